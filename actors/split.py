@@ -62,9 +62,14 @@ class Split:
     def files(self) -> tuple[InputFile, ...]:
         return self.bundle or (self.file,)
 
-    def list_members(self) -> list[Split]:
+    @property
+    def has_row_per_file(self) -> bool:
+        """Return whether it is a bundle of files that are a row each."""
+        return bool(self.bundle) and self.stop >= 0
+
+    def list_file_splits(self) -> list[Split]:
         """Return a split for each file of a bundle of files with rows; none for other splits."""
-        if self.stop >= 0:
+        if self.has_row_per_file:
             return []
         stops = self.counts or (-1,) * len(self.bundle)
         return [

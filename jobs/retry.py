@@ -178,10 +178,7 @@ def _leave_lost_rows(ledger: Ledger, plan: Plan, splits: SplitTable, job: Job) -
     plan.new_files([file for file in found if file is not None])
     gone = {path for path, file in zip(paths, found, strict=True) if file is None}
     whole, lost = splits.divide(
-        lambda split: (
-            bool(split.bundle and not split.list_members())
-            or gone.isdisjoint(file.path for file in split.files())
-        )
+        lambda split: split.has_row_per_file or gone.isdisjoint(file.path for file in split.files())
     )
     if not lost:
         return splits

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from ..storage.filesystem import open_filesystem
 from ..storage.input_file import InputFile
 from .base import FileSource
 from .schemas.media_columns import MEDIA_SUFFIXES, find_media_kind, make_files_column
-from .split_ranges import MOST_BYTES, MOST_FILES, SplitRange, make_bundle
+from .split_ranges import MOST_BYTES, MOST_FILES, SplitRange, group_neighbours, make_bundle
 
 _FEWEST_FILES = 64
 # A few large files make as many splits as many small ones do.
@@ -47,11 +47,11 @@ class FilesSource(FileSource):
     ) -> list[SplitRange]:
         files = files[:limit]
         if rows_per_part:
-            return [_make_range(bundle) for bundle in _bundle_files(files, rows_per_part, None)]
+            return _bundle_files(files, rows_per_part, float("inf"))
         count = min(max(len(files) // _SPLITS, _FEWEST_FILES), MOST_FILES)
         size = sum(file.size for file in files) // _SPLITS
         most = min(max(size, _FEWEST_BYTES), MOST_BYTES)
-        return [_make_range(bundle) for bundle in _bundle_files(files, count, most)]
+        return _bundle_files(files, count, most)
 
     def read(self, split: Split) -> Batch:
         assert self.schema is not None
@@ -105,21 +105,7 @@ def _check_access(files: Sequence[InputFile], failed: Mapping[int, Exception]) -
             raise refused[0]
 
 
-def _bundle_files(
-    files: list[InputFile], count: int, most_bytes: int | None
-) -> Iterator[list[InputFile]]:
+def _bundle_files(files: list[InputFile], count: int, most_bytes: float) -> list[SplitRange]:
     """Bundle neighbours: at most `count`, and more than one only up to `most_bytes`."""
-    bundle: list[InputFile] = []
-    size = 0
-    for file in files:
-        if bundle and (len(bundle) == count or (most_bytes and size + file.size > most_bytes)):
-            yield bundle
-            bundle, size = [], 0
-        bundle.append(file)
-        size += file.size
-    if bundle:
-        yield bundle
-
-
-def _make_range(bundle: list[InputFile]) -> SplitRange:
-    return make_bundle(bundle, rows=len(bundle), stop=len(bundle))
+    groups = group_neighbours(((file, file.size) for file in files), count, most_bytes)
+    return [make_bundle(group, rows=len(group), stop=len(group)) for group in groups]

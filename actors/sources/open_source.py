@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -72,19 +71,14 @@ class RetryingSource:
         assert self.schema is not None
         if not split.path:  # an input without rows
             return Batch(self.schema.empty_table())
-        if members := split.list_members():
-            return join_files(self._read_each(members))
-        return self._read_one(split, self.schema)
+        if files := split.list_file_splits():
+            is_remote = "://" in split.path  # it takes long to answer
+            return join_files((map_parallel if is_remote else map)(self._read_one, files))
+        return self._read_one(split)
 
-    def _read_each(self, splits: list[Split]) -> Iterable[Batch]:
+    def _read_one(self, split: Split) -> Batch:
+        """Read a file, a range of one, or a bundle of files that are a row each."""
         assert self.schema is not None
-        read = partial(self._read_one, schema=self.schema)
-        if "://" in splits[0].path:  # it takes long to answer
-            return map_parallel(read, splits)
-        return map(read, splits)
-
-    def _read_one(self, split: Split, schema: pa.Schema) -> Batch:
-        """Read a file, a range of one, or a bundle of files of a row each."""
         may_grow = isinstance(self.source, FileSource) and self.source.values == "text"
         # The others say themselves what has become of a file, and which rows it costs.
         is_range = split.stop >= 0 and not split.bundle
@@ -99,7 +93,7 @@ class RetryingSource:
             ) from None
         if not split.bundle:
             retry_with_backoff(lambda: check_object(split.file, self.options), split.path)
-        for field in filter(is_partition_field, schema):
+        for field in filter(is_partition_field, self.schema):
             files = split.files()
             values = read_partition_values(field, [file.path for file in files])
             if len(files) == 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ..storage.input_file import InputFile
 
@@ -20,6 +21,8 @@ MOST_BYTES = 64 * 2**20
 # Of files of rows: fewer splits than this stay as they are, and each file has its own part.
 _FEWEST_TO_BUNDLE = 256
 MOST_FILES = 1024
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,30 +116,44 @@ def bundle_small_files(
         files: how many there are.
         by_rows: whether ranges are of rows: their reader is told how many a file has.
     """
-    most = min(files // _FEWEST_TO_BUNDLE, MOST_FILES)
-    held: list[SplitRange] = []
-    full = 0.0
-    for one in planned:
-        if not one.ranges:  # an empty file
-            continue
-        share, size = one.share, sum(part.file.size for part in one.ranges)
-        is_alone = share is None or most < 2 or not size
-        added = 0.0 if share is None else max(share, size / MOST_BYTES)
-        if held and (is_alone or len(held) == most or full + added > 1):
-            yield _join_ranges(held, by_rows)
-            held, full = [], 0.0
-        if is_alone:
-            yield from one.ranges
+    most = max(min(files // _FEWEST_TO_BUNDLE, MOST_FILES), 1)
+    weighed = ((one, _weigh(one)) for one in planned if one.ranges)  # an empty file has none
+    for group in group_neighbours(weighed, most, 1):
+        if len(group) == 1:
+            yield from group[0].ranges
         else:
-            held += one.ranges
-            full += added
-    if held:
-        yield _join_ranges(held, by_rows)
+            yield _join_ranges([one.ranges[0] for one in group], by_rows)
+
+
+def _weigh(file: FileRanges) -> float:
+    """Return which share of a split a file is; that of one that stays alone is infinite."""
+    size = file.ranges[0].file.size
+    # Some web servers do not say how long a file is.
+    if file.share is None or not size:
+        return float("inf")
+    return max(file.share, size / MOST_BYTES)
+
+
+def group_neighbours(
+    weighed: Iterable[tuple[T, float]], most: int, most_weight: float
+) -> Iterator[list[T]]:
+    """Group neighbours: at most `most`, and more than one only up to a weight together.
+
+    weighed: the items, each with its weight.
+    """
+    group: list[T] = []
+    whole = 0.0
+    for item, weight in weighed:
+        if group and (len(group) == most or whole + weight > most_weight):
+            yield group
+            group, whole = [], 0.0
+        group.append(item)
+        whole += weight
+    if group:
+        yield group
 
 
 def _join_ranges(ranges: list[SplitRange], by_rows: bool) -> SplitRange:
-    if len(ranges) == 1:
-        return ranges[0]
     known = tuple(one.rows for one in ranges if one.rows is not None)
     rows = sum(known) if len(known) == len(ranges) else None
     return make_bundle((one.file for one in ranges), rows, -1, known if by_rows else ())

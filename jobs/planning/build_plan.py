@@ -171,8 +171,7 @@ def _find_lost(
     lost: set[int] = set()
     left: list[InputFile] = []
     for split in plan.splits:
-        is_of_rows = split.bundle and split.stop >= 0
-        if not split.path or is_of_rows or split.part in done:
+        if not split.path or split.has_row_per_file or split.part in done:
             continue
         for path in (file.path for file in split.files() if file.path not in exists):
             filesystem, inner = open_filesystem(path, job.input.storage_options)
