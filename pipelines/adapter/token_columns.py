@@ -15,8 +15,6 @@ from ..text.word_table import is_plain_tokenizer
 if TYPE_CHECKING:
     from .pipeline_adapter import PipelineAdapter
 
-_INPUTS = ("input_ids", "token_type_ids")
-
 
 def knows_pipeline(adapter: PipelineAdapter, pipeline_class: Any) -> bool:
     """Tell whether a task runs a pipeline of just this class on texts as they are."""
@@ -83,16 +81,11 @@ class TokenColumns:
 
     def compute(self, chunks: pa.StructArray) -> tuple[Any, np.ndarray]:
         """Return what the model says to each token that is read, and how many a chunk has."""
-        lengths = chunks.field("size").to_numpy().copy()  # torch wants an array it may write to
-        columns = {
-            name: chunks.field(name).flatten().to_numpy().astype(np.int64)
-            for name in _INPUTS
-            if chunks.type.get_field_index(name) >= 0
-        }
-        logits = self.encoder.run(columns, lengths)
+        logits, lengths = self.encoder(chunks, token_chunks.INPUTS)
         if self.encoder.outputs.reads == "all":
             return logits, lengths
-        masks = columns["input_ids"] == self.pipeline.tokenizer.mask_token_id
+        ids = chunks.field("input_ids").flatten().to_numpy()
+        masks = ids == self.pipeline.tokenizer.mask_token_id
         before = np.concatenate([[0], np.cumsum(masks)])
         return logits, np.diff(before[np.concatenate([[0], np.cumsum(lengths)])])
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..text import model_limits
+from ..text.token_chunks import INPUTS
 
 if TYPE_CHECKING:
     from ..engines.encoder import Encoder
@@ -41,7 +42,7 @@ class TokenOutputs:
         """
         columns: dict[str, np.ndarray] = {
             name: np.concatenate([inputs[name][0].numpy() for inputs, _ in chunks])
-            for name in ("input_ids", "token_type_ids")
+            for name in INPUTS
             if name in chunks[0][0]
         }
         lengths = np.array([inputs["input_ids"].shape[1] for inputs, _ in chunks])

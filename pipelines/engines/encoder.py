@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
@@ -39,15 +39,19 @@ class Encoder:
         """Whether a micro-batch costs the tokens of its chunks only, and no padding."""
         return self.engine.is_packed
 
-    def __call__(self, chunks: pa.StructArray) -> tuple[Any, np.ndarray]:
+    def __call__(
+        self, chunks: pa.StructArray, names: Sequence[str] | None = None
+    ) -> tuple[Any, np.ndarray]:
         """Return the output for each token that is read, and each chunk's length in tokens.
 
         The output is a tensor of shape (tokens read of all chunks, width): without padding.
+
+        names: the fields that the model gets if there are any; None for the tokenizer's.
         """
         lengths = chunks.field("size").to_numpy().copy()  # torch wants an array it may write to
         columns = {
             name: chunks.field(name).flatten().to_numpy().astype(np.int64)
-            for name in self.pipeline.tokenizer.model_input_names
+            for name in names or self.pipeline.tokenizer.model_input_names
             if chunks.type.get_field_index(name) >= 0
         }
         return self.run(columns, lengths), lengths

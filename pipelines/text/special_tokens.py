@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .token_chunks import SPANS
+from .token_chunks import INPUTS, SPANS
 from .token_ranges import Windows, concatenate_ranges
 
 
@@ -92,7 +92,7 @@ def find_special_tokens(
     if not len(content) or len(content) != content[-1] - content[0] + 1:
         return None
     inputs = {}
-    for name in ("input_ids", "token_type_ids"):
+    for name in INPUTS:
         if name in short:
             values = np.array(short[name], dtype=np.int32)
             own = values[content]

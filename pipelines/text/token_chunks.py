@@ -11,6 +11,8 @@ import pyarrow as pa
 
 from .model_limits import check_token_count
 
+# Fields of chunks that the model gets, if the tokenizer makes them.
+INPUTS = ("input_ids", "token_type_ids")
 # Fields of chunks that say where in its text each token is.
 SPANS = ("starts", "ends")
 
@@ -30,7 +32,7 @@ def build_chunks(
         apply. Where the encoding says where tokens are in their texts, two lists more: each one's
         first character, and the one after its last (`starts`, `ends`); -1 for special tokens.
     """
-    lists = {name: encoding[name] for name in ("input_ids", "token_type_ids") if name in encoding}
+    lists = {name: encoding[name] for name in INPUTS if name in encoding}
     lengths = np.fromiter(map(len, lists["input_ids"]), dtype=np.int64)
     total = int(lengths.sum())
     inputs = {name: _concatenate(values, total) for name, values in lists.items()}
