@@ -318,6 +318,7 @@ class Loaded:
         schema: the columns that the task adds, if the job declares them or a sample showed them.
         compiles: whether torch is to compile the model.
         engine: what computes: "auto", or the name of an engine that a package brings.
+        num_gpus: GPUs that the worker holds, or a share of one.
         files: JSON files of the model's folder that say how it is used, by name.
         file: returns the path of another file of that folder, or None.
     """
@@ -329,6 +330,7 @@ class Loaded:
     schema: pa.Schema | None = None
     compiles: bool = False
     engine: str = "auto"
+    num_gpus: float = 0
     files: Mapping[str, Any] = field(default_factory=dict)
     file: Callable[[str], Path | None] = lambda name: None
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipemill.pipelines.engines.registry import find_engine
 from pipemill.pipelines.loading.model_files import ModelFiles
+from pipemill.pipelines.registry import is_built_in
 
 from pipemill.errors import ConfigError
 
@@ -75,6 +76,12 @@ def choose_device(job: Job, *models: ModelFiles, here: bool = False, on_cpu: boo
     """
     actors = job.actors
     if not isinstance(actors.num_gpus, str):
+        if actors.num_gpus > 1 and not any(map(_uses_several_gpus, job.each_task())):
+            log(
+                f"actors.num_gpus is {actors.num_gpus:g}, but the model is on the first GPU of an "
+                "actor only: set it to 1 for more actors, or take model.engine: vllm, which "
+                "divides a model that writes texts among GPUs"
+            )
         return job
     if on_cpu:
         return _update_actors(job, num_gpus=0.0)
@@ -267,6 +274,13 @@ def _loads_weights(job: Job) -> bool:
     """Tell whether the engine of a job of one task computes with the model in torch."""
     factory = find_engine(job.model.engine)
     return factory is None or factory.loads_weights
+
+
+def _uses_several_gpus(job: Job) -> bool:
+    """Tell whether a job of one task may: by its engine, or by code that is the user's."""
+    factory = find_engine(job.model.engine)
+    spreads = factory is not None and factory.spreads
+    return spreads or job.pipeline_class is not None or not is_built_in(job.task)
 
 
 def _sum_weight_bytes(models: Iterable[ModelFiles]) -> int | None:

@@ -128,6 +128,7 @@ class LoadTask:
             media=self.media,
             compiles=self.compiles and whole,
             engine=self.engine if whole else AUTO,
+            num_gpus=self.model.num_gpus,
             schema=None if self.schema is None else pa.ipc.read_schema(pa.py_buffer(self.schema)),
             files=json.loads(self.files),
             file=self.resolved_model().files.find,

@@ -26,6 +26,8 @@ class EngineArgs:
     seed: int
     enable_prefix_caching: bool
     disable_log_stats: bool
+    tensor_parallel_size: int
+    distributed_executor_backend: str | None
 
 
 @dataclass

@@ -59,7 +59,9 @@ class EngineDied(JudgedError):
 
 
 class VllmGeneration(BatchedGeneration):
-    """Writes with a model that vLLM loads, on the GPU that the worker has.
+    """Writes with a model that vLLM loads, on the GPUs that the worker holds.
+
+    Of several each has a part of every layer (tensor parallelism).
 
     Raises:
         MissingLibrary: vLLM is not installed.
@@ -68,7 +70,8 @@ class VllmGeneration(BatchedGeneration):
 
     is_exact = True
 
-    def __init__(self, pipeline: Any, written: str) -> None:
+    def __init__(self, pipeline: Any, written: str, num_gpus: float = 0) -> None:
+        """num_gpus: how many those are, or a share of one."""
         super().__init__(pipeline, written)
         if not self.after_prompt:
             kind = type(pipeline.model).__name__
@@ -94,6 +97,9 @@ class VllmGeneration(BatchedGeneration):
                     seed=0,
                     enable_prefix_caching=True,
                     disable_log_stats=True,
+                    tensor_parallel_size=max(int(num_gpus), 1),
+                    # Never by Ray: its GPUs are held by this worker.
+                    distributed_executor_backend="mp" if num_gpus > 1 else None,
                 )
             )
         if processes:  # none where vLLM was told to compute in this one
@@ -268,5 +274,6 @@ VLLM = EngineFactory(
     generate=VllmGeneration,
     schedules_all=True,
     loads_weights=False,
+    spreads=True,
     modules=("vllm",),
 )

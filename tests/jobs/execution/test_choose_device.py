@@ -217,10 +217,30 @@ def test_cpus_can_be_forced(one_gpu, model, tmp_path):
     assert choose_device(job(tmp_path, num_gpus="cpu"), model).actors.num_gpus == 0
 
 
-@pytest.mark.parametrize("number", [0, 1, 0.25, 2])
+@pytest.mark.parametrize("number", [0, 1, 0.25])
 def test_numbers_are_left_as_they_are(one_gpu, model, tmp_path, number, capsys):
     given = job(tmp_path, num_gpus=number)
     assert choose_device(given, model) is given
+    assert not capsys.readouterr().err
+
+
+def test_gpus_that_no_model_uses_are_told(one_gpu, model, tmp_path, capsys):
+    given = job(tmp_path, num_gpus=2)
+    assert choose_device(given, model) is given
+    assert "actors.num_gpus is 2, but the model is on the first GPU" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"task": "text-generation", "model": {"path": "m", "engine": "vllm"}},
+        {"task": "text-classification", "model": "m", "pipeline_class": "my.code:Own"},
+        {"task": "my-task", "model": "m"},
+    ],
+)
+def test_whoever_may_use_several_gpus_gets_them(one_gpu, model, given, capsys):
+    several = Job(**given, input="i", output="o", actors={"num_gpus": 2})
+    assert choose_device(several, model) is several
     assert not capsys.readouterr().err
 
 

@@ -43,7 +43,7 @@ class Counting(Engine):
 class Echo(GenerationEngine):
     is_exact = True
 
-    def __init__(self, pipeline, written):
+    def __init__(self, pipeline, written, num_gpus):
         self.written = written
 
     def samples(self, keywords):

@@ -52,6 +52,17 @@ def job(models, tmp_path):
     return build
 
 
+@pytest.mark.parametrize(
+    ("num_gpus", "divided"), [(0.5, (1, None)), (1, (1, None)), (4, (4, "mp"))]
+)
+def test_a_model_is_divided_among_the_gpus_of_its_worker(engines, job, num_gpus, divided):
+    given = job(PROMPTS[:2], most=MOST[:2])
+    given["actors"]["num_gpus"] = num_gpus
+    assert pipemill.run(given).done == 2
+    args = engines[0].args
+    assert (args.tensor_parallel_size, args.distributed_executor_backend) == divided
+
+
 def test_many_rows_are_in_flight_and_each_has_its_answer(models, engines, job, tmp_path):
     truth = transformers.pipeline("text-generation", model=models["text-generation"])
     expected = [
