@@ -205,6 +205,8 @@ class ActorsSection(Section):
                 f"per_gpu ({self.per_gpu}) is for num_gpus auto or gpu, but num_gpus is "
                 f"{self.num_gpus}: leave one of the two out"
             )
+        if self.gpus_each > 1 and self.gpus_each % 1:
+            raise ValueError(f"num_gpus ({self.gpus_each}) must be whole if it is above 1")
         return self
 
     @property

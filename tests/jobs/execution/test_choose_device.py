@@ -249,6 +249,11 @@ def test_a_number_of_gpus_is_not_divided_again(tmp_path):
         job(tmp_path, num_gpus=1, per_gpu=4)
 
 
+def test_ray_gives_whole_gpus_above_one(tmp_path):
+    with pytest.raises(ValueError, match=r"num_gpus \(1.5\) must be whole if it is above 1"):
+        job(tmp_path, num_gpus=1.5)
+
+
 @pytest.mark.parametrize(
     ("visible", "found"),
     [
