@@ -20,7 +20,7 @@ from pipemill.jobs.planning.missing_libraries import (
     check_requirements,
     find_missing_libraries,
 )
-from pipemill.jobs.planning.resolve_task import resolve_job_task
+from pipemill.jobs.planning.resolve_task import resolve_task
 from pipemill.pipelines.loading.extras import is_installed
 from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.pipelines.media import NEEDED
@@ -42,7 +42,7 @@ def job_of(task, model, **sections):
 
 
 def task_of(job):
-    return resolve_job_task(job, ModelFiles(job.model.path))
+    return resolve_task(job, ModelFiles(job.model.path))
 
 
 def missing(task, model, columns=()):
