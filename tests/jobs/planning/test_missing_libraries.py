@@ -33,7 +33,6 @@ from tests.support.made_media import picture, png
 ROOT = Path(__file__).parent.parent.parent.parent
 # A model of sentencepiece begins with the tag of its first field.
 SENTENCEPIECE = b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02"
-VIT = {"image_size": 8, "patch_size": 4, "hidden_size": 8, "num_hidden_layers": 1}
 
 
 def job_of(task, model, **sections):
