@@ -28,7 +28,7 @@ from .config.check_arguments import check_count, check_positive, check_price, li
 from .config.job import Job
 from .config.load import build_job
 from .config.sections import Sections, takes_sections
-from .execution.choose_device import recommend_gpu_share
+from .execution.gpus import recommend_gpu_share
 from .measuring.benchmark import Measurement, candidate_budgets, find_best_budget, measure_budget
 from .measuring.job_estimate import JobEstimate, TaskEstimate
 from .measuring.other_engines import with_engines

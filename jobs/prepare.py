@@ -44,7 +44,7 @@ from .planning.prepared_job import PreparedJob, build_prepared_job
 from .planning.resolve_task import (
     ResolvedTask,
     list_tasks,
-    resolve_job_task,
+    resolve_task,
     with_steps,
 )
 
@@ -149,7 +149,7 @@ def resolve_job(
 def _resolve_one(
     job: Job, placement: str | None, decides: Mapping[str, Any] | None
 ) -> ResolvedTask:
-    task = resolve_job_task(job, resolve_model(job.model))
+    task = resolve_task(job, resolve_model(job.model))
     if placement is not None:
         check_early_requirements(job, task, placement)
     task = follow_conventions(job, task, decides)

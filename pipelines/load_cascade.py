@@ -13,7 +13,7 @@ from pipemill.actors.compute.stages import Stages
 from pipemill.actors.faults.load_errors import LoadError
 
 from .loading.task_loader import LoadTask
-from .shared_words import share_words
+from .text.shared_words import share_words
 
 
 @dataclass(frozen=True, kw_only=True)

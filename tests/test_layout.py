@@ -104,6 +104,13 @@ def test_a_folder_has_few_files():
     assert {home: count for home, count in counts.items() if count > MOST_FILES} == {}
 
 
+def test_the_map_has_every_folder():
+    files = [file for folder in ("pipemill", *FOLDERS) for file in (ROOT / folder).rglob("*.py")]
+    homes = {file.parent.relative_to(ROOT).as_posix() for file in files}
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    assert sorted(home for home in homes if f"`{home}/`" not in text) == []
+
+
 def test_a_verb_is_a_file(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "120")
     assert main(["--help"]) == 0

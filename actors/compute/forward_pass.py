@@ -44,7 +44,8 @@ class ForwardPass:
 
     def run(self) -> None:
         self.sizes = field_values(self.chunks, "size")
-        self.groups = field_values(self.chunks, "group") if _has(self.chunks, "group") else None
+        has_groups = self.chunks.type.get_field_index("group") >= 0
+        self.groups = field_values(self.chunks, "group") if has_groups else None
         every = np.arange(len(self.chunks))
         left, duplicate_of = every, every
         if self._is("repeats"):
@@ -151,7 +152,3 @@ class ForwardPass:
         copies = np.flatnonzero(place[duplicate_of] >= 0)
         values = pa.concat_arrays([values for _, values in self.done])
         self.done = [(copies, values.take(pa.array(place[duplicate_of[copies]])))]
-
-
-def _has(chunks: pa.StructArray, name: str) -> bool:
-    return chunks.type.get_field_index(name) >= 0

@@ -40,12 +40,12 @@ from .parsing.csv_headers import (
     is_not_header,
     parse_column_names,
 )
-from .parsing.csv_records import Record, find_places, find_records
+from .parsing.csv_records import Record, find_record_offsets, find_records
 from .parsing.csv_values import infer_types, parse_columns
 from .schemas.file_schemas import make_null_rows
 from .split_ranges import SplitRange
+from .streams.kept_streams import Place, identify, place_before, seeks_slowly
 from .streams.line_files import LineFiles
-from .streams.places import Place, identify, place_before, seeks_slowly
 from .streams.read_bytes import counts_lines, skip_bytes
 
 _INFERRED_BYTES = 4 * 2**20
@@ -223,7 +223,7 @@ class CsvSource(FileSource):
             raise BadFile(file.path)
         with self._open_named(file) as (stream, header):
             if header is not None:
-                yield from find_places(stream, find_delimiter(file.path), header.stop)
+                yield from find_record_offsets(stream, find_delimiter(file.path), header.stop)
 
     def _infer_types(self, file: InputFile) -> dict[str, pa.DataType] | BadFile:
         """Infer the types of the columns that the task reads by the first rows."""

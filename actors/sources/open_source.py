@@ -23,7 +23,7 @@ from .reading import Reading
 from .registry import find_source, list_sources
 from .schemas.declared_types import DeclaredSource
 from .split_ranges import SplitRange
-from .streams.places import StreamEnded
+from .streams.kept_streams import StreamEnded
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ from .schemas.media_columns import (
     takes_first,
 )
 from .split_ranges import MOST_BYTES, SplitRange
+from .streams.kept_streams import Place, identify, place_before, seeks_slowly
 from .streams.line_files import LineFiles
-from .streams.places import Place, identify, place_before, seeks_slowly
 
 _KEY = "__key__"
 _TEXT = set(

@@ -90,12 +90,12 @@ def _list_one(filesystem: Any, inner: str, path: str, output: str | None) -> Lis
     if is_web_file(filesystem, inner) if is_web(filesystem) else filesystem.isfile(inner):
         file = _make_file(filesystem, filesystem.info(inner), path)
         inside = _is_below(filesystem, filesystem.info(inner), output)
-        return Listing(path, [] if inside else [file], True, int(inside))
+        return Listing(path, [] if inside else [file], named=True, left_out=int(inside))
     if isinstance(filesystem, LocalFileSystem) and os.path.lexists(inner):
         if not os.path.exists(inner):
             raise ConfigError(f"no input at {path}: it is a link to nothing")
         if not os.path.isdir(inner):
-            return Listing(path, [], True, special=(path,))
+            return Listing(path, [], named=True, special=(path,))
     return None
 
 
@@ -117,12 +117,12 @@ def _list_folders(filesystem: Any, inner: str, path: str, output: str | None) ->
     return Listing(
         path,
         walk.files,
-        False,
-        walk.left_out,
-        walk.table or _find_table(filesystem, top, walk.tables, is_pattern),
-        outputs,
-        tuple(walk.special),
-        _explain_nothing(filesystem, inner, walk) if is_empty else None,
+        named=False,
+        left_out=walk.left_out,
+        table=walk.table or _find_table(filesystem, top, walk.tables, is_pattern),
+        outputs=outputs,
+        special=tuple(walk.special),
+        nothing=_explain_nothing(filesystem, inner, walk) if is_empty else None,
     )
 
 

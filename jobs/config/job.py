@@ -139,6 +139,8 @@ class OutputSection(Section):
     rows_per_part: AutoOrCount = "auto"
     on_error: Literal["dead_letter", "null", "raise"] = "dead_letter"
     max_errors: float | int | None = Field(default=0.05, ge=0)
+    schema: dict[str, str] | None = None  # type: ignore[assignment]
+    storage_options: dict[str, Any] = Field(default={}, repr=False, exclude=True)
 
     @field_validator("max_errors", mode="before")
     @classmethod
@@ -154,9 +156,6 @@ class OutputSection(Section):
     @classmethod
     def _name_null(cls, value: object) -> object:
         return "null" if value is None else value  # YAML reads `on_error: null` as None
-
-    schema: dict[str, str] | None = None  # type: ignore[assignment]
-    storage_options: dict[str, Any] = Field(default={}, repr=False, exclude=True)
 
 
 class ActorsSection(Section):

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipemill.actors.credentials import Credentials, WithCredentials
-from pipemill.actors.sources.streams.places import close_places
+from pipemill.actors.sources.streams.kept_streams import close_kept_streams
 from pipemill.actors.split import Split
 from pipemill.actors.split_result import SplitResult, results_from_table
 from pipemill.actors.split_table import SplitTable
@@ -60,12 +60,12 @@ def uses_ray(placement: str) -> bool:
 
 def run_splits(work: SplitWork, splits: SplitTable) -> Results:
     """Process splits, and yield the result of each as it comes, in any order."""
-    close_places()  # of the rows that were looked at before
+    close_kept_streams()  # of the rows that were looked at before
     try:
         with _remove_attempts(work.sink):
             yield from _run(work, splits)
     finally:
-        close_places()
+        close_kept_streams()
 
 
 def stage_of(work: SplitWork) -> StartupStage:

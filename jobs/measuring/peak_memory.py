@@ -32,7 +32,7 @@ class PeakMemory:
         self.before = None
         try:
             _RESET.write_text("5")
-            self.before = _read_memory("VmHWM")
+            self.before = _read_high_water_mark()
         except OSError:  # not Linux, or not allowed
             pass
         return self
@@ -41,14 +41,14 @@ class PeakMemory:
         if self.on_gpu:
             self.bytes = int(sys.modules["torch"].cuda.max_memory_allocated())
         elif self.before is not None:
-            self.bytes = max(_read_memory("VmHWM") - self.before, 0)
+            self.bytes = max(_read_high_water_mark() - self.before, 0)
 
 
-def _read_memory(name: str) -> int:
+def _read_high_water_mark() -> int:
     for line in _STATUS.read_text().splitlines():
-        if line.startswith(f"{name}:"):
+        if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
-    raise OSError(f"{_STATUS} does not say {name}")
+    raise OSError(f"{_STATUS} does not say VmHWM")
 
 
 def _release_freed_memory() -> None:

@@ -99,7 +99,9 @@ def verify_sample(
         ConfigError: The model is not the one that computed the output, or a file can't be read.
     """
     prepared = _prepare_again(ledger, record, plan, options)
-    check = SampleCheck(notes=_list_other_versions(record), drift=_make_drift(prepared))
+    # Answers of torch are exact.
+    drift = None if prepared.engine is None else Drift(prepared.engine)
+    check = SampleCheck(notes=_list_other_versions(record), drift=drift)
     steps = _list_steps(prepared)
     plain_by_settings: dict[tuple[str, str], PlainRows] = {}
     for split, rows in _choose_rows(plan, footers, count):
@@ -119,11 +121,6 @@ def verify_sample(
     if check.drift is not None and (finding := check.drift.finding()):
         check.findings.append(finding)
     return check
-
-
-def _make_drift(prepared: PreparedJob) -> Drift | None:
-    """Return what counts the differences of an engine's answers; None for exact ones of torch."""
-    return None if prepared.engine is None else Drift(prepared.engine)
 
 
 def _prepare_again(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,6 @@ from pipemill.pipelines.embeddings.sentence_transformers_files import MODULES, f
 from pipemill.pipelines.embeddings.static_folder import MODULE
 from pipemill.pipelines.loading.checkpoint import CheckpointError, check_pickled, read_tensors
 from pipemill.pipelines.loading.model_files import ModelFiles
-from pipemill.pipelines.task_spec import TaskSpec
 
 from pipemill.errors import ConfigError
 
@@ -25,37 +24,19 @@ if TYPE_CHECKING:
     from ..config.job import Job
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelSays:
-    """What a model's folder says.
-
-    Attributes:
-        files: the JSON files that say it, by name.
-        followed: what the task does because of them.
-    """
-
-    files: Mapping[str, Any] = field(default_factory=dict)
-    followed: Followed = field(default_factory=Followed)
-
-
-def read_conventions(
-    job: Job,
-    spec: TaskSpec,
-    model: ModelFiles,
-    decides: Mapping[str, Any] | None = None,
-) -> ModelSays:
-    """Read what the model's folder says, and decide what of it the job's task follows.
+def follow_conventions(
+    job: Job, task: ResolvedTask, decides: Mapping[str, Any] | None = None
+) -> ResolvedTask:
+    """Return the task with what the model's folder says, and what of it the task follows.
 
     Args:
-        job: the job.
-        spec: its task.
-        model: the model's files.
         decides: the fingerprint's fields of an output. Where the output is older than this
             reading, its results did not follow the folder.
 
     Raises:
         ConfigError: the folder says what can't be followed.
     """
+    spec, model = task.spec, task.model
     parameters = spec.with_defaults(select_parameters(job, spec))
     files: Mapping[str, Any] = {}
     try:
@@ -68,19 +49,7 @@ def read_conventions(
     asks = followed.pooling is not None and parameters.get("pooling") == "auto"
     if asks and MODULES not in files and model.is_unknown(MODULES):
         followed = replace(followed, pooling=f"{followed.pooling}; no {MODULES} in the cache")
-    return ModelSays(files=files, followed=followed)
-
-
-def follow_conventions(
-    job: Job, task: ResolvedTask, decides: Mapping[str, Any] | None = None
-) -> ResolvedTask:
-    """Return the task with what the model folder says about it. Raises ConfigError.
-
-    Args:
-        decides: what decides the results of an output, which may be older than this reading.
-    """
-    says = read_conventions(job, task.spec, task.model, decides)
-    return replace(task, files=says.files, followed=says.followed)
+    return replace(task, files=files, followed=followed)
 
 
 def follow_as_output_did(job: Job, task: ResolvedTask, decides: Mapping[str, Any]) -> ResolvedTask:

@@ -87,29 +87,19 @@ def list_tasks(job: Job, task: ResolvedTask) -> list[tuple[Job, ResolvedTask]]:
     return [(step.job, step.task) for step in task.steps] or [(job, task)]
 
 
-def resolve_job_task(job: Job, model: ModelFiles) -> ResolvedTask:
-    """Find the task of a job; `model_conventions` reads the files. Raises ConfigError.
+def resolve_task(job: Job, model: ModelFiles) -> ResolvedTask:
+    """Return the task of a job; what the model's folder says is added by `follow_conventions`.
 
-    Args:
-        model: the files that a worker loads.
-    """
-    spec, is_user = resolve_task(job, model.path)
-    return ResolvedTask(spec=spec, is_user=is_user, model=model)
-
-
-def resolve_task(job: Job, model: str) -> tuple[TaskSpec, bool]:
-    """Return the task, and whether its pipeline is the user's.
-
-    The user's pipeline is a class (`pipeline_class`), or code in the model's folder.
+    Its pipeline is the user's if it is a class (`pipeline_class`), or code in the model's folder.
 
     Args:
         job: the job.
-        model: the path of the model.
+        model: the files that a worker loads.
 
     Raises:
         ConfigError: there is no such task, engine or class, or a parameter is wrong.
     """
-    own = has_remote_pipeline(job, model)
+    own = has_remote_pipeline(job, model.path)
     if job.pipeline_class is not None:
         check_class(job.pipeline_class)
         own = True
@@ -126,7 +116,7 @@ def resolve_task(job: Job, model: str) -> tuple[TaskSpec, bool]:
             "output.schema declares the columns of your own pipeline (pipeline_class), and the "
             f"columns of {spec.name} are known: pipemill tasks {spec.name}"
         )
-    return spec, own
+    return ResolvedTask(spec=spec, is_user=own, model=model)
 
 
 def with_steps(job: Job, tasks: Sequence[ResolvedTask]) -> ResolvedTask:

@@ -9,7 +9,6 @@ model answers by token; and only where a first try gave the answers of one chunk
 from __future__ import annotations
 
 import pickle
-import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,37 +17,32 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 from pipemill.actors.faults.bisect import forget_call
-from pipemill.actors.faults.blame import blame_column, find_blame, is_memory_failure
+from pipemill.actors.faults.blame import find_blame
 from pipemill.actors.faults.watchdog import mark_progress
 from pipemill.actors.storage.partitions import FOLDER
 from pipemill.actors.task import MEDIA, Loaded
-
-from pipemill.errors import error_message
 
 from ..engines.stacking import batch_group, chunk_size, copy_kwargs
 from ..pipeline_task import PipelineTask
 from ..text import model_limits
 from ..text.truncation import count_truncated_tokens
 from .chat_media import leave_media
+from .explain_failure import explain_failure
 from .images.chunk_encoding import quantize_images, scale_of
 from .images.level_processor import ImageLevels, count_threads, find_levels
 from .on_device.picture_resize import choose_resize
 from .on_device.spectra import choose_extractor
 from .pickled_chunks import DeferredError, pickle_chunk
 from .pipeline_forward import PipelineForward
-from .result_schema import COLUMNS_OF_SAMPLE, COLUMNS_OF_TASK, as_columns
+from .result_schema import COLUMNS_OF_SAMPLE, COLUMNS_OF_TASK, as_columns, tabulate_records
 from .row_seed import seed_cuts
-from .row_values import describe_value, open_row, read_rows
+from .row_values import open_row, read_rows
 from .token_outputs import calls_model_once, strip_padding
 
 if TYPE_CHECKING:
     from ..engines.encoder import Encoder
     from .parameters.pipeline_keywords import PipelineKeywords
 
-# The model is of another kind than its processor, or than its pipeline.
-_NOT_THE_ROWS = re.compile(r"required positional argument|Config' object has no attribute")
-# torch's embedding, and a tensor of a size; a prompt's tokens are checked.
-_BEYOND_TABLE = "index out of range in self", "out of bounds for dimension 0 with size {}"
 _CHUNK = pa.struct(
     [
         ("size", pa.int64()),
@@ -159,11 +153,7 @@ class PipelineAdapter:
             return as_columns(answers, schema, sampled=columns == COLUMNS_OF_SAMPLE)
         values = self._list_values(rows)
         records = list(map(self.declared.record, answers, values))
-        try:
-            return pa.Table.from_pylist(records, schema=schema)
-        except pa.ArrowTypeError:  # a model may call its labels 0 and 1
-            texts = _replace_numbers(records, pa.list_(pa.struct(list(schema))))
-            return pa.Table.from_pylist(texts, schema=schema)
+        return tabulate_records(records, schema)
 
     def answers(self, rows: pa.Table, outputs: pa.ListArray) -> list[Any]:
         """Return what `transformers.pipeline` returns for each row. Raises what it raises."""
@@ -192,14 +182,15 @@ class PipelineAdapter:
             for name in self.declared.own_parameters
             if name in kinds and self.keywords.given.get(name) is not None
         }
-        with self._open_values({k: v for k, v in row.items() if k not in own}) as found:
+        with self.open_values({k: v for k, v in row.items() if k not in own}) as found:
             prepared = self.declared.prepare({**given, **found}, self.pipeline)
             yield prepared
             # Of a chat that was made here, as of one that the row has.
             leave_media(getattr(prepared, "messages", None) or [])
 
     @contextmanager
-    def _open_values(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def open_values(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Give a row's values, decoded; media beside its folder are found (`FOLDER`)."""
         media, values = self.loaded.media, {k: v for k, v in row.items() if k != FOLDER}
         if folder := row.get(FOLDER):
             media = media.beside(folder)
@@ -207,26 +198,7 @@ class PipelineAdapter:
             yield found
 
     def explain_failure(self, row: pa.Table, error: BaseException) -> BaseException:
-        """Return an error that says in plain words if the row's texts or media are hardly any."""
-        kinds, message = {**self.keywords.kinds, FOLDER: FOLDER}, error_message(error)
-        beyond = any(sign.format(self.limit) in message for sign in _BEYOND_TABLE)
-        if self.declared.written is not None and self.limit and beyond:
-            return ValueError(model_limits.explain_too_long(self.limit))
-        names = [name for name in row.column_names if kinds[name] in ("text", *MEDIA, FOLDER)]
-        if not names or is_memory_failure(type(error).__name__, message):
-            return error
-        if _NOT_THE_ROWS.search(message):
-            return error
-        try:
-            with self._open_values(read_rows(row.select(names), kinds)[0]) as found:
-                each = ((k, describe_value(v, kinds[k], self.pipeline)) for k, v in found.items())
-                name, why = next(((k, why) for k, why in each if why), ("", None))
-        except Exception:  # it is the media that can't be read, which the error says
-            return error
-        if why is None:
-            return error
-        explained = type(type(error).__name__, (Exception,), {})(f"{why}: {message}")
-        return blame_column(explained, name)
+        return explain_failure(self, row, error)
 
     def _find_levels(self) -> ImageLevels | None:
         """Return the pipeline for `preprocess` that leaves images as levels, where it may."""
@@ -306,15 +278,3 @@ class PipelineAdapter:
         names = [n for n in rows.column_names if n != FOLDER and kinds[n] not in MEDIA]
         given = rows.select(names).to_pylist() if names else [{}] * rows.num_rows
         return [{**parameters, **{k: v for k, v in g.items() if v is not None}} for g in given]
-
-
-def _replace_numbers(value: Any, type: pa.DataType) -> Any:
-    """Return the value with text in place of numbers where `type` has text."""
-    if pa.types.is_string(type) and isinstance(value, int | float):
-        return str(value)
-    if pa.types.is_list(type) and isinstance(value, list):
-        return [_replace_numbers(item, type.value_type) for item in value]
-    if pa.types.is_struct(type) and isinstance(value, dict):
-        names = {field.name: field.type for field in type}
-        return {k: _replace_numbers(v, names[k]) if k in names else v for k, v in value.items()}
-    return value

@@ -89,6 +89,26 @@ def as_columns(answers: list[Any], schema: pa.Schema, sampled: bool) -> pa.Table
     return table
 
 
+def tabulate_records(records: list[Values], schema: pa.Schema) -> pa.Table:
+    """Return records as a table, with text in place of numbers where the schema has text."""
+    try:
+        return pa.Table.from_pylist(records, schema=schema)
+    except pa.ArrowTypeError:  # a model may call its labels 0 and 1
+        texts = _replace_numbers(records, pa.list_(pa.struct(list(schema))))
+        return pa.Table.from_pylist(texts, schema=schema)
+
+
+def _replace_numbers(value: Any, type: pa.DataType) -> Any:
+    if pa.types.is_string(type) and isinstance(value, int | float):
+        return str(value)
+    if pa.types.is_list(type) and isinstance(value, list):
+        return [_replace_numbers(item, type.value_type) for item in value]
+    if pa.types.is_struct(type) and isinstance(value, dict):
+        names = {field.name: field.type for field in type}
+        return {k: _replace_numbers(v, names[k]) if k in names else v for k, v in value.items()}
+    return value
+
+
 def shape_answer(answer: Any, schema: pa.Schema) -> Values:
     """Return the answer under the names of a schema. Raise ValueError if it has none of them."""
     value = simplify_answer(answer)

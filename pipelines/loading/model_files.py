@@ -122,6 +122,20 @@ class ModelFiles:
         config = self.find_here("config.json")
         return None if config is None else config.parent
 
+    def count_weight_bytes(self) -> int | None:
+        """Return the size of the weights in bytes; None if it is unknown."""
+        folder = self.folder()
+        files = () if folder is None else filter(Path.is_file, folder.iterdir())
+        found = _sum_weights({file.name: file.stat().st_size for file in files})
+        # Of a model on the Hub, this machine may have the small files alone.
+        if found is None and not Path(self.path).is_dir():
+            from huggingface_hub import HfApi
+
+            with suppress(Exception):  # the Hub can't be reached: the worker will say so
+                info = HfApi().model_info(self.path, revision=self.revision, files_metadata=True)
+                found = _sum_weights({one.rfilename: one.size or 0 for one in info.siblings or ()})
+        return found
+
     def find_damage(self, names: str = "*.json") -> str | None:
         """Return which of the JSON files that transformers reads is damaged; None if none is."""
         folder = self.folder()
@@ -221,3 +235,12 @@ def _list_names(files: ModelFiles) -> frozenset[str]:
     with suppress(OSError):
         return frozenset(entry.name for entry in folder.iterdir())
     return frozenset()
+
+
+def _sum_weights(files: Mapping[str, int]) -> int | None:
+    """Return the bytes of those files that hold weights; None without any. files: by name."""
+    for suffix in (".safetensors", ".bin"):
+        sizes = [size for name, size in files.items() if name.endswith(suffix) and "/" not in name]
+        if sizes:
+            return sum(sizes)
+    return None

@@ -59,6 +59,7 @@ class LoadTask:
         compiles: whether torch compiles the model.
         engine: what computes, see `engines.registry`.
         examples: rows to try an exported model with, as an Arrow stream; None for other engines.
+        media: reads what rows name by path or URL.
         checks_fit: whether the worker finds out if the model can do the task. Else the driver did.
         schema: the columns that the task adds, if they are declared or were seen in a sample.
         files: JSON files of the model's folder that say how it is used, by name, as JSON.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-TOKENS, IMAGE, IDEFICS_IMAGE, START = 60, 59, 59, 58
+TOKENS, IMAGE, START = 60, 59, 58
 TEXT = {
     "vocab_size": TOKENS,
     "hidden_size": 16,

@@ -66,7 +66,7 @@ def find_records(lines: Iterable[bytes], delimiter: str, start: int = 0) -> Iter
             yield Record(first, feed.position, fields, lines=feed.lines_read)
 
 
-def find_places(
+def find_record_offsets(
     lines: Iterable[bytes], delimiter: str, start: int = 0
 ) -> Iterator[tuple[int, int]]:
     """Yield where the records of `find_records` start and stop; most lines need no parsing."""

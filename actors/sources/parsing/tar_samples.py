@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from ...storage.backoff import is_of_store
 from ..bad_file import explain_compression
-from ..streams.places import Place
+from ..streams.kept_streams import Place
 from ..streams.read_bytes import skip_bytes
 
 _READ = 2**20

@@ -32,7 +32,7 @@ from .encodings import (
     is_foreign,
 )
 from .frames import FRAMED, FrameStream
-from .places import Place, identify, place_before, seeks_slowly
+from .kept_streams import Place, identify, place_before, seeks_slowly
 from .read_bytes import counts_lines, read_up_to, skip_bytes
 
 _BUFFER = 2**20

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from pipemill.actors.sources.open_source import open_source
 from pipemill.actors.sources.parsing.tar_samples import _Walk, read_samples, split_name
 from pipemill.actors.sources.schemas.media_columns import make_files_column, merge_columns
-from pipemill.actors.sources.streams import places
-from pipemill.actors.sources.streams.places import Place
+from pipemill.actors.sources.streams import kept_streams
+from pipemill.actors.sources.streams.kept_streams import Place
 from pipemill.actors.storage import backoff
 from pipemill.actors.task import Column
 from pipemill.jobs.output.split_plan import Plan
@@ -453,7 +453,7 @@ def test_of_very_many_shards_none_is_read_to_be_cut(tmp_path, monkeypatch, order
         monkeypatch.setattr(f"pipemill.actors.sources.{module}.SAMPLED_ROWS", 5)
     monkeypatch.setattr("pipemill.actors.sources.split_ranges._FEWEST_ROWS", 1)
     monkeypatch.setattr("pipemill.actors.sources.split_ranges.FEW_SPLITS", 400)
-    monkeypatch.setattr(places, "_kept", [])
+    monkeypatch.setattr(kept_streams, "_kept", [])
     # One sample is longer than several ranges, and names are longer than a header.
     long = [("long/" * 60 + "n.jpg", b"long" * 20_000), ("long/" * 60 + "n.txt", b"l")]
     for number in range(3):

@@ -12,14 +12,12 @@ from pipemill.jobs.config.job import ActorsSection, Job
 from pipemill.jobs.execution import choose_device as devices
 from pipemill.jobs.execution import gpus
 from pipemill.jobs.execution.choose_device import (
-    Machine,
     choose_cpu_share,
     choose_device,
-    choose_gpu_share,
     divide_nodes,
     read_ray_machines,
-    recommend_gpu_share,
 )
+from pipemill.jobs.execution.gpus import Machine, choose_gpu_share, recommend_gpu_share
 from pipemill.jobs.execution.pool_size import count_actors
 from pipemill.jobs.planning.choose_engine import choose_dtype
 from pipemill.pipelines.loading.model_files import ModelFiles
@@ -81,7 +79,7 @@ def test_a_gpu_gets_as_many_actors_as_keep_it_busy(
     machine, weights, actors, host, per_gpu, monkeypatch
 ):
     one = ("GPU", machine.gpu_memory)
-    monkeypatch.setattr(devices, "find_gpus", lambda: [one])
+    monkeypatch.setattr(gpus, "find_gpus", lambda: [one])
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(int(machine.cpus)))
     share = recommend_gpu_share(ActorsSection(**actors), weights, host=host, device=1.0)
     assert (share and share.per_gpu) == per_gpu
@@ -159,8 +157,8 @@ def model(tmp_path):
 
 @pytest.fixture
 def one_gpu(monkeypatch):
-    monkeypatch.setattr(devices, "find_gpus", lambda: [("NVIDIA X", 80 * GIB)])
-    monkeypatch.setattr(devices.os, "sched_getaffinity", lambda pid: set(range(16)))
+    monkeypatch.setattr(gpus, "find_gpus", lambda: [("NVIDIA X", 80 * GIB)])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)))
 
 
 def test_gpus_are_used_where_there_are_any(one_gpu, model, tmp_path, capsys):
@@ -197,7 +195,7 @@ def test_a_process_alone_has_the_whole_gpu(one_gpu, model, tmp_path, how):
 
 
 def test_cpus_are_used_where_there_is_no_gpu(monkeypatch, model, tmp_path, capsys):
-    monkeypatch.setattr(devices, "find_gpus", list)
+    monkeypatch.setattr(gpus, "find_gpus", list)
     assert choose_device(job(tmp_path), model).actors.num_gpus == 0
     assert "device: CPU, no GPU found" in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"num_gpus is gpu, but this machine has no GPU"):

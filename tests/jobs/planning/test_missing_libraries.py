@@ -20,7 +20,7 @@ from pipemill.jobs.planning.missing_libraries import (
     check_requirements,
     find_missing_libraries,
 )
-from pipemill.jobs.planning.resolve_task import resolve_job_task
+from pipemill.jobs.planning.resolve_task import resolve_task
 from pipemill.pipelines.loading.extras import is_installed
 from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.pipelines.media import NEEDED
@@ -33,7 +33,6 @@ from tests.support.made_media import picture, png
 ROOT = Path(__file__).parent.parent.parent.parent
 # A model of sentencepiece begins with the tag of its first field.
 SENTENCEPIECE = b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02"
-VIT = {"image_size": 8, "patch_size": 4, "hidden_size": 8, "num_hidden_layers": 1}
 
 
 def job_of(task, model, **sections):
@@ -42,7 +41,7 @@ def job_of(task, model, **sections):
 
 
 def task_of(job):
-    return resolve_job_task(job, ModelFiles(job.model.path))
+    return resolve_task(job, ModelFiles(job.model.path))
 
 
 def missing(task, model, columns=()):

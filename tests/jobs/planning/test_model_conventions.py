@@ -11,8 +11,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 import transformers
+from pipemill.jobs import prepare
 from pipemill.jobs.planning import model_conventions
-from pipemill.jobs.planning.model_conventions import ModelSays
 
 import pipemill
 from pipemill.errors import ConfigError
@@ -48,7 +48,8 @@ def old_output(monkeypatch):
 
     def run(job):
         with monkeypatch.context() as patched:
-            patched.setattr(model_conventions, "read_conventions", lambda *args: ModelSays())
+            for module in (prepare, model_conventions):
+                patched.setattr(module, "follow_conventions", lambda job, task, *rest: task)
             pipemill.run(job)
 
     return run

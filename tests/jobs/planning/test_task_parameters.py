@@ -10,6 +10,7 @@ import pytest
 from pipemill.jobs.cli.app import main
 from pipemill.jobs.planning.resolve_task import resolve_task
 from pipemill.jobs.prepare import prepare_without_output
+from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.pipelines.text.candidate_labels import HypothesisTemplate
 
 import pipemill
@@ -213,7 +214,7 @@ def refuse(task, parameters, folder, message):
         task=task, model=str(folder), input="in", output="out", parameters=parameters
     )
     with pytest.raises(ConfigError, match=message):
-        resolve_task(job, str(folder))
+        resolve_task(job, ModelFiles(str(folder)))
 
 
 @pytest.mark.parametrize(("task", "parameters", "message"), WRONG)
@@ -267,8 +268,8 @@ def test_what_transformers_takes_is_taken(tmp_path, task, parameters):
     job = pipemill.Job(
         task=task, model=str(tmp_path), input="in", output="out", parameters=parameters
     )
-    kind, own = resolve_task(job, str(tmp_path))
-    assert (kind.name, own) == (task, False)
+    found = resolve_task(job, ModelFiles(str(tmp_path)))
+    assert (found.spec.name, found.is_user) == (task, False)
 
 
 def test_columns_with_the_names_of_parameters_are_told_and_can_be_left_out(

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
+from pipemill.jobs import prepare
 from pipemill.jobs.planning import model_conventions
-from pipemill.jobs.planning.model_conventions import ModelSays
 from pipemill.jobs.prepare import prepare_without_output
 
 import pipemill
@@ -136,7 +136,8 @@ def test_scores_by_another_module_are_refused_by_name(job):
 def test_an_older_output_of_another_function_is_refused(job, monkeypatch):
     config = job(*NAMED["identity"])
     with monkeypatch.context() as patched:
-        patched.setattr(model_conventions, "read_conventions", lambda *args: ModelSays())
+        for module in (prepare, model_conventions):
+            patched.setattr(module, "follow_conventions", lambda job, task, *rest: task)
         pipemill.run(config)
     named = r"function_to_apply \(\"transformers' own\" then, 'none' now\)"
     with pytest.raises(ConfigError, match=named):

@@ -6,7 +6,7 @@ import io
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from pipemill.actors.sources.parsing.csv_records import find_places, find_records
+from pipemill.actors.sources.parsing.csv_records import find_record_offsets, find_records
 
 PIECES = st.sampled_from(["a", ",", '"', '""', "\n", "\r\n", "\r", " ", "\0", "\xe9"])
 
@@ -18,4 +18,4 @@ PIECES = st.sampled_from(["a", ",", '"', '""', "\n", "\r\n", "\r", " ", "\0", "\
 def test_they_are_those_that_parsing_finds(pieces):
     data = "".join(pieces).encode("latin-1")
     parsed = [(record.start, record.stop) for record in find_records(io.BytesIO(data), ",", 7)]
-    assert list(find_places(io.BytesIO(data), ",", 7)) == parsed
+    assert list(find_record_offsets(io.BytesIO(data), ",", 7)) == parsed

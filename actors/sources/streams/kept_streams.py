@@ -98,7 +98,7 @@ def place_before(
             place.stream.close()
 
 
-def close_places() -> None:
+def close_kept_streams() -> None:
     """Close all streams that this process keeps."""
     _close(lambda key: True)
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 import pytest
 import zstandard
 from pipemill.actors.sources.open_source import open_source
-from pipemill.actors.sources.streams import places
+from pipemill.actors.sources.streams import kept_streams
 from pipemill.actors.sources.streams.line_files import LineFiles
 from pipemill.actors.split import Split
 from pipemill.actors.storage import backoff
@@ -109,7 +109,7 @@ def source(request, tmp_path, monkeypatch):
         for n, p in enumerate(pieces)
     ]
     assert len(splits) == 28
-    monkeypatch.setattr(places, "_kept", [])
+    monkeypatch.setattr(kept_streams, "_kept", [])
     return open_source(format, {}, schema), splits
 
 
@@ -149,14 +149,14 @@ def test_in_any_order_rows_and_errors_are_the_same(source, seed, monkeypatch):
     source, splits = source
     expected = []
     for split in splits:
-        monkeypatch.setattr(places, "_kept", [])
+        monkeypatch.setattr(kept_streams, "_kept", [])
         expected.append(read(source, split))
     assert len(expected[BAD // 37][1]) == 1
     order = random.Random(seed).sample(range(len(splits)), len(splits))
     with ThreadPoolExecutor(5) as threads:
         found = dict(zip(order, threads.map(lambda n: read(source, splits[n]), order), strict=True))
     assert [found[n] for n in range(len(splits))] == expected
-    assert 0 < len(places._kept) <= 4
+    assert 0 < len(kept_streams._kept) <= 4
 
 
 class Breaking:
@@ -185,12 +185,12 @@ class Breaking:
 def test_a_kept_stream_that_breaks_is_no_fault_of_rows(source, calls, monkeypatch):
     source, splits = source
     expected = read(source, splits[8])
-    monkeypatch.setattr(places, "_kept", [])
+    monkeypatch.setattr(kept_streams, "_kept", [])
     monkeypatch.setattr(backoff, "WAITS_S", ())
     for number in (7, 4, 1):
         read(source, splits[number])
-    assert len(places._kept) == 3
-    for _, place in places._kept:
+    assert len(kept_streams._kept) == 3
+    for _, place in kept_streams._kept:
         place.stream = Breaking(place.stream, calls)
     assert read(source, splits[8]) == expected
 
@@ -201,7 +201,7 @@ def test_of_a_file_without_a_version_nothing_is_kept(source, tmp_path):
     first, second = (replace(split, version="") for split in splits[:2])
     before = read(source, second)
     read(source, first)
-    assert not places._kept
+    assert not kept_streams._kept
     kind = first.path.partition("/a.")[2]
     write(tmp_path, kind, [text.replace("row", "cow") for text in TEXTS])
     after = read(source, second)
@@ -212,21 +212,21 @@ def test_a_run_in_this_process_leaves_none_open(tmp_path, monkeypatch):
     light.install(monkeypatch)
     found, _ = write(tmp_path, "jsonl.gz", TEXTS)
     job = light.job(tmp_path, TEXTS, output={"rows_per_part": 300}, input=found.path)
-    monkeypatch.setattr(places, "_kept", [])
-    most, usual = [], places._keep
+    monkeypatch.setattr(kept_streams, "_kept", [])
+    most, usual = [], kept_streams._keep
 
     def keep(file, place):
         usual(file, place)
-        most.append(len(places._kept))
+        most.append(len(kept_streams._kept))
 
-    monkeypatch.setattr(places, "_keep", keep)
+    monkeypatch.setattr(kept_streams, "_keep", keep)
     assert pipemill.run(**job).rows == len(TEXTS)
     assert most
-    assert not places._kept
+    assert not kept_streams._kept
 
 
 def test_few_streams_with_large_windows_are_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(places, "_kept", [])
+    monkeypatch.setattr(kept_streams, "_kept", [])
     options = zstandard.ZstdCompressionParameters(window_log=29, write_content_size=0)
     lines = to_jsonl(TEXTS)
     source, parts = open_source("jsonl", {}), []
@@ -242,7 +242,7 @@ def test_few_streams_with_large_windows_are_kept(tmp_path, monkeypatch):
     source = open_source("jsonl", {}, schema)
     for part in parts:
         assert len(read(source, part)[0]) == 37
-    assert [place.position for _, place in places._kept] == [parts[0].stop] * 2
-    monkeypatch.setattr(places, "_MOST_BYTES", 1)
+    assert [place.position for _, place in kept_streams._kept] == [parts[0].stop] * 2
+    monkeypatch.setattr(kept_streams, "_MOST_BYTES", 1)
     assert read(source, parts[0])[0] == TEXTS[:37]
-    assert len(places._kept) == 1
+    assert len(kept_streams._kept) == 1

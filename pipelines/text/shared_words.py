@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pipemill.actors.task import LoadedTask
 
-from .text.token_ranges import concatenate_ranges
-from .text.windows import WindowTokenizer
-from .text.word_table import WordTable, WordTokens
+from .token_ranges import concatenate_ranges
+from .windows import WindowTokenizer
+from .word_table import WordTable, WordTokens
 
 
 class SharedWords:

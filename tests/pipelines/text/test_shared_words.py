@@ -11,7 +11,7 @@ from pipemill.actors.batch import Batch
 from pipemill.pipelines.load_cascade import LoadCascade, LoadStep
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
-from pipemill.pipelines.shared_words import share_words
+from pipemill.pipelines.text.shared_words import share_words
 from pipemill.pipelines.text.word_table import WordTable
 
 from tests.support import tiny
