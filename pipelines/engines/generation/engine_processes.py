@@ -3,66 +3,109 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 
+# Seconds between looks for processes that were started.
+_LOOK_S = 0.1
 # Seconds that a process that was killed takes at most to give its memory back.
 _END_S = 10
-# Kills processes when its input ends, which it does however the process at its other end ends.
+# Kills the processes whose numbers it reads, and all that these have started: when it reads an
+# empty line, or when the process ends whose file it was given, however that ends. The end of its
+# input alone would not tell: a forked process keeps it open.
 _KILL_AT_END = """
-import os, signal, sys
-files = []
-for process in sys.argv[1:]:
-    try:
-        files.append(os.pidfd_open(int(process)))
-    except ProcessLookupError:
-        pass
-sys.stdin.read()
-for file in files:
-    try:
-        signal.pidfd_send_signal(file, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+import os, select, sys
+from contextlib import suppress
+from psutil import NoSuchProcess, Process
+owner, processes = int(sys.argv[1]), []
+while 0 in select.select([0, owner], [], [])[0]:
+    numbers = os.read(0, 4096).split()
+    if not numbers:
+        break
+    for number in numbers:
+        with suppress(NoSuchProcess):
+            processes.append(Process(int(number)))
+for process in list(processes):
+    with suppress(NoSuchProcess):
+        processes += process.children(recursive=True)
+for process in processes:
+    with suppress(NoSuchProcess):
+        process.kill()
 """
 
 
-@contextmanager
-def note_processes() -> Iterator[list[BaseProcess]]:
-    """Yield a list; after the block it holds the processes that `multiprocessing` started in it."""
-    others = multiprocessing.active_children()
-    started: list[BaseProcess] = []
-    yield started
-    started += [one for one in multiprocessing.active_children() if one not in others]
+class EngineProcesses:
+    """The processes that `multiprocessing` starts inside the block, in which an engine is made.
 
+    They end with the engine (`end_with`), when this process does, however it does, and when the
+    block ends with an error. They would go on, and keep the memory of the GPU.
 
-def end_with(owner: object, processes: list[BaseProcess], stop: Callable[[], object]) -> None:
-    """End processes when their owner is freed, or when this process ends, however it does.
-
-    They would go on, and keep the memory of the GPU.
-
-    stop: ends them where the owner is freed.
+    Attributes:
+        started: the processes, after the block.
     """
-    if processes:
-        numbers = [str(process.pid) for process in processes]
-        command = [sys.executable, "-S", "-c", _KILL_AT_END, *numbers]
-        watch = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-        weakref.finalize(owner, _end, processes, stop, watch)
+
+    def __init__(self) -> None:
+        self.started: list[BaseProcess] = []
+
+    def __enter__(self) -> EngineProcesses:
+        self._others = multiprocessing.active_children()
+        owner = os.pidfd_open(os.getpid())
+        self._watch = subprocess.Popen(
+            [sys.executable, "-c", _KILL_AT_END, str(owner)],
+            bufsize=0, stdin=subprocess.PIPE, pass_fds=[owner], start_new_session=True,
+        )  # fmt: skip
+        os.close(owner)
+        self._is_made = threading.Event()
+        self._looking = threading.Thread(target=self._look_often, daemon=True)
+        self._looking.start()
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self._is_made.set()
+        self._looking.join()
+        self._look()
+        if error is not None or not self.started:
+            _end(self.started, self._watch)
+
+    def end_with(self, owner: object, stop: Callable[[], object]) -> None:
+        """End the processes when their owner is freed, too. stop: what is called before."""
+        if self.started:
+            weakref.finalize(owner, _end, self.started, self._watch, stop)
+
+    def _look_often(self) -> None:
+        while not self._is_made.wait(_LOOK_S):
+            self._look()
+
+    def _look(self) -> None:
+        for process in multiprocessing.active_children():
+            if process not in self._others and process not in self.started:
+                self.started.append(process)
+                _tell(self._watch, f"{process.pid}\n")
+
+
+def _tell(watch: subprocess.Popen[bytes], line: str) -> None:
+    assert watch.stdin is not None
+    with suppress(OSError):
+        watch.stdin.write(line.encode())
 
 
 def _end(
-    processes: list[BaseProcess], stop: Callable[[], object], watch: subprocess.Popen[bytes]
+    processes: list[BaseProcess],
+    watch: subprocess.Popen[bytes],
+    stop: Callable[[], object] = lambda: None,
 ) -> None:
     """End processes, and wait until they have: another engine may need their memory."""
     with suppress(Exception):
         stop()
-    with suppress(OSError):
-        watch.communicate()  # closes its input: what has not ended is killed
+    _tell(watch, "\n")  # what has not ended is killed
+    watch.communicate()
     for process in processes:
         process.join(_END_S)
 

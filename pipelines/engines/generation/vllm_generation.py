@@ -20,7 +20,7 @@ from pipemill.errors import error_message
 from ...media.media_libraries import MissingLibrary
 from ..base import EngineFactory, Prompt, Values
 from .batched_generation import BatchedGeneration, is_harmless
-from .engine_processes import end_with, note_processes, tell_end
+from .engine_processes import EngineProcesses, tell_end
 from .shared_loop import SharedLoop
 from .vllm_images import IMAGES, leave_images
 
@@ -85,7 +85,7 @@ class VllmGeneration(BatchedGeneration):
             os.environ.setdefault(name, value)
         vllm = _import_vllm()
         folder = pipeline.tokenizer.name_or_path
-        with note_processes() as processes:
+        with EngineProcesses() as processes:
             self.engine = vllm.LLMEngine.from_engine_args(
                 vllm.EngineArgs(
                     model=folder,
@@ -102,10 +102,10 @@ class VllmGeneration(BatchedGeneration):
                     distributed_executor_backend="mp" if num_gpus > 1 else None,
                 )
             )
-        if processes:  # none where vLLM was told to compute in this one
+        if processes.started:  # none where vLLM was told to compute in this one
             core = self.engine.engine_core
-            end_with(self, processes, core.shutdown)
-            tell_end(processes, core.outputs_queue.put)
+            processes.end_with(self, core.shutdown)
+            tell_end(processes.started, core.outputs_queue.put)
         self._numbers = itertools.count()
         self._loop = SharedLoop()
         self._lock = threading.Lock()

@@ -8,44 +8,85 @@ import queue
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import psutil
-from pipemill.pipelines.engines.generation.engine_processes import (
-    end_with,
-    note_processes,
-    tell_end,
-)
+import pytest
+from pipemill.pipelines.engines.generation.engine_processes import EngineProcesses, tell_end
 
 _WORKER = """
-import multiprocessing, signal, time
-from pipemill.pipelines.engines.generation.engine_processes import end_with, note_processes
+import multiprocessing, signal, sys, time
+from pipemill.pipelines.engines.generation.engine_processes import EngineProcesses
 
 class Engine:
     pass
 
+def compute(numbers):
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    process.start()
+    numbers.put(process.pid)
+    process.join()
+
 if __name__ == "__main__":
-    with note_processes() as started:
-        process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    how, made = sys.argv[1:]
+    context = multiprocessing.get_context(how)
+    with EngineProcesses() as processes:
+        numbers = context.SimpleQueue()
+        process = context.Process(target=compute, args=(numbers,))
         process.start()
+        while made == "no":
+            if processes.started:
+                print(process.pid, numbers.get(), flush=True)
+                signal.pause()
     engine = Engine()
-    end_with(engine, started, print)
-    print(process.pid, flush=True)
+    processes.end_with(engine, print)
+    print(process.pid, numbers.get(), flush=True)
     signal.pause()
 """
 
 
-def test_no_process_outlives_a_worker_that_is_killed(tmp_path):
+def start() -> multiprocessing.Process:
+    process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    process.start()
+    return process
+
+
+@pytest.mark.parametrize("made", ["made", "no"])
+@pytest.mark.parametrize("how", ["spawn", "fork"])
+def test_no_process_outlives_a_worker_that_is_killed(tmp_path, how, made):
+    """Also if it is killed while the engine is made, which loads its weights then."""
     (tmp_path / "worker.py").write_text(_WORKER)
     worker = subprocess.Popen(
-        [sys.executable, tmp_path / "worker.py"], stdout=subprocess.PIPE, text=True
+        [sys.executable, tmp_path / "worker.py", how, made], stdout=subprocess.PIPE, text=True
     )
-    started = psutil.Process(int(worker.stdout.readline()))
+    started = [psutil.Process(int(number)) for number in worker.stdout.readline().split()]
+    assert len(started) == 2  # the second was started by the first
     worker.kill()
     worker.wait()
     until = time.monotonic() + 20
-    while started.is_running() and started.status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < until, "it goes on"
+    while any(map(goes_on, started)):
+        assert time.monotonic() < until, f"of {started} some go on"
         time.sleep(0.05)
+
+
+def goes_on(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def fail_to_make(processes: EngineProcesses) -> None:
+    with processes:
+        start()
+        raise RuntimeError("no memory")
+
+
+def test_none_is_left_of_an_engine_that_could_not_be_made():
+    processes = EngineProcesses()
+    with pytest.raises(RuntimeError, match="no memory"):
+        fail_to_make(processes)
+    [process] = processes.started
+    assert not process.is_alive()
 
 
 class Engine:
@@ -53,15 +94,13 @@ class Engine:
 
 
 def test_processes_end_with_their_engine_and_that_is_told():
-    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
-    other.start()
-    with note_processes() as started:
-        process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
-        process.start()
-    assert started == [process]
+    other = start()
+    with EngineProcesses() as processes:
+        process = start()
+    assert processes.started == [process]
     engine, told = Engine(), queue.SimpleQueue()
-    end_with(engine, started, lambda: told.put("stop"))
-    tell_end(started, told.put)
+    processes.end_with(engine, lambda: told.put("stop"))
+    tell_end(processes.started, told.put)
     assert told.empty()
     del engine
     gc.collect()
