@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -39,19 +39,13 @@ class BoundTask:
     columns: pa.Schema
 
 
-class Binder(Protocol):
-    """Binds a task to the columns of the rows."""
-
-    def bind(self, schema: pa.Schema) -> BoundTask: ...
-
-
 class TaskOperator:
     """An actor of `pipemill.apply`: one model replica, in a process that rows may kill.
 
     Ray would restart an actor that a row killed, and give it the same row again, forever.
 
     Args:
-        binder: binds the task to the columns of the rows.
+        bind: from the columns of the rows to the task that reads them.
         error_column: the name of the column that says why a row failed.
         on_error: "column" fills that column, "raise" ends the pipeline at the first failure.
         schema: the columns of the rows, if they are known before the first row is.
@@ -62,7 +56,7 @@ class TaskOperator:
 
     def __init__(
         self,
-        binder: Binder,
+        bind: Callable[[pa.Schema], BoundTask],
         error_column: str,
         on_error: Literal["column", "raise"],
         schema: pa.Schema | None = None,
@@ -71,10 +65,10 @@ class TaskOperator:
         job: str = "apply",
         task: str = "",
     ) -> None:
-        self._binder, self._error_column, self._on_error = binder, error_column, on_error
+        self._bind_task, self._error_column, self._on_error = bind, error_column, on_error
         self._job, self._task_name = job, task
         self._lock, self._starting = SharedLock(), threading.Lock()
-        self._task: BoundTask | None = None if schema is None else binder.bind(schema)
+        self._task: BoundTask | None = None if schema is None else bind(schema)
         self._process: IsolatedProcess | None = None
         if self._task is not None:
             # Ray would restart an actor that fails here; its first rows will say why.
@@ -100,7 +94,7 @@ class TaskOperator:
     def _bind(self, schema: pa.Schema) -> BoundTask:
         with self._starting:
             if self._task is None:
-                self._task = self._binder.bind(schema)
+                self._task = self._bind_task(schema)
             return self._task
 
     def _get_process(self, load: Callable[[], Stages]) -> IsolatedProcess:

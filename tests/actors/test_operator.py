@@ -23,7 +23,7 @@ class Bind:
 
     deaths: str
 
-    def bind(self, schema: pa.Schema) -> BoundTask:
+    def __call__(self, schema: pa.Schema) -> BoundTask:
         return BoundTask(LoadKillers(self.deaths), pa.schema([("text", pa.string())]))
 
 
