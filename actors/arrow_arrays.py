@@ -50,6 +50,11 @@ def make_empty_null(values: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.if_else(empty, pa.scalar(None, kind), values)
 
 
+def make_lists(values: pa.Array, counts: np.ndarray) -> pa.ListArray:
+    """Group neighbours into lists. counts: values of each list, shape (lists,)."""
+    return pa.ListArray.from_arrays(pa.array(np.append(0, np.cumsum(counts)), pa.int32()), values)
+
+
 def read_offsets(lists: pa.ListArray) -> np.ndarray:
     """Return where each list begins among all values, and where the last ends; (lists + 1,)."""
     lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
