@@ -38,6 +38,11 @@ def field_values(chunks: pa.StructArray, name: str) -> np.ndarray:
     return chunks.field(name).to_numpy(zero_copy_only=False)
 
 
+def find_field_values(chunks: pa.StructArray, name: str) -> np.ndarray | None:
+    """Return the same; None for chunks without that field."""
+    return field_values(chunks, name) if chunks.type.get_field_index(name) >= 0 else None
+
+
 def make_empty_null(values: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a column with nulls for empty texts or lists; one of another type as it is."""
     kind = values.type
