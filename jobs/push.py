@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports: an interrupt of these is a traceback
+    import runpy
+    import sys
+
+    sys.argv.insert(1, "push")
+    runpy.run_module("pipemill", run_name="__main__")
+
 import json
 import os
 import re

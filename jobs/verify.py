@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports: an interrupt of these is a traceback
+    import runpy
+    import sys
+
+    sys.argv.insert(1, "verify")
+    runpy.run_module("pipemill", run_name="__main__")
+
+import errno
 import json
 import os
 from collections import Counter
@@ -196,8 +204,10 @@ def _check_parts(
         try:
             path = f"{ledger.path}/{split.part}"
             part, changed = retry_on_driver(partial(read, split.part), path)
-        except RunError:
-            raise
+        except RunError as error:
+            if (damage := _find_disk_error(error)) is None:
+                raise
+            return damage
         except Exception as error:  # from the filesystem, or Parquet
             return error
         return replace(part, schema=same.setdefault(part.schema, part.schema)), changed
@@ -253,6 +263,14 @@ def _describe_columns(schema: pa.Schema) -> str:
     return ", ".join(f"{field.name}: {field.type}" for field in schema)
 
 
+def _find_disk_error(error: RunError) -> OSError | None:
+    """Return the error of a disk that can't read one file, but others; None for a store's."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__
+    return cause if isinstance(cause, OSError) and cause.errno == errno.EIO else None
+
+
 def _check_letters(
     ledger: Ledger, plan: Plan, good: dict[int, PartFooter]
 ) -> tuple[list[str], list[str]]:
@@ -273,7 +291,10 @@ def _check_letters(
         look = partial(_check_letters_of, ledger, split, footer, split.part in there)
         try:
             return retry_on_driver(look, f"{ledger.path}/{name}")
-        except OSError as error:
+        except (OSError, RunError) as store:
+            error = _find_disk_error(store) if isinstance(store, RunError) else store
+            if error is None:
+                raise
             return f"{name} can't be read ({describe_error(error)})", None
 
     checked = plan.splits.select(lambda split: split.number in good)

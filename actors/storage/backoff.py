@@ -30,7 +30,7 @@ _NAMES = {
 }  # fmt: skip
 
 # What servers answer that have too much to do: `status` of aiohttp's errors, `code` of gcsfs's.
-_STATUSES = {"429", "502", "503", "504"}
+_STATUSES = {"429", "500", "502", "503", "504"}
 
 T = TypeVar("T")
 

@@ -79,7 +79,9 @@ def _open_by_url(
         if plain != url:
             path = _strip_protocol(filesystem, member)
     except (ImportError, ValueError) as error:
-        raise ConfigError(f"can't open {url}: {error}") from None
+        protocol = url.partition("://")[0]
+        small = f"; write {protocol.lower()}://" if protocol != protocol.lower() else ""
+        raise ConfigError(f"can't open {url}: {error}{small}") from None
     except (FileNotFoundError, IsADirectoryError, *_NO_ARCHIVE) as error:
         raise ConfigError(f"can't open {url}: {type(error).__name__}: {error}") from None
     except Exception as error:  # some log in at once, and each library has its own errors

@@ -24,7 +24,7 @@ from .shared_archive import forget_archives
 from .storage_options import explain_storage_error
 from .table_formats import find_table_around, find_table_by_log, is_table_data
 from .walk_files import find_roots, iterate_files
-from .web_files import is_web
+from .web_files import is_web, is_web_file
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _list(path: str, options: Mapping[str, Any], output: str | None) -> Listing:
 
 def _list_one(filesystem: Any, inner: str, path: str, output: str | None) -> Listing | None:
     """Return the listing of what is no folder, or None for a folder or a pattern."""
-    if filesystem.isfile(inner):
+    if is_web_file(filesystem, inner) if is_web(filesystem) else filesystem.isfile(inner):
         file = _make_file(filesystem, filesystem.info(inner), path)
         inside = _is_below(filesystem, filesystem.info(inner), output)
         return Listing(path, [] if inside else [file], named=True, left_out=int(inside))

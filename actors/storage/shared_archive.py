@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import itertools
+import sys
 import tarfile
 import threading
 import weakref
@@ -82,11 +83,29 @@ def _share_archive(filesystem: AbstractFileSystem) -> AbstractFileSystem:
         if is_safe and not file.readable():
             file.archive = archive
             return file
+        if is_safe and sys.version_info < (3, 13, 2):
+            _let_seek_alone(file._fileobj)
         return io.BufferedReader(_SharedFile(file, own, archive), _BUFFER)
 
     filesystem._open = open_shared
     filesystem._number = next(_numbers)
     return filesystem
+
+
+def _let_seek_alone(member: Any) -> None:
+    """Let a file of a zip seek from its own place.
+
+    Python 3.12.0 to 3.12.8, 3.13.0 and 3.13.1 seek from where any file of the archive was read
+    last, if it is not compressed: the next bytes are those of another file.
+    """
+    seek, itself = type(member).seek, weakref.proxy(member)
+
+    def seek_alone(offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_CUR:
+            offset, whence = itself.tell() + offset, io.SEEK_SET
+        return int(seek(itself, offset, whence))
+
+    member.seek = seek_alone
 
 
 def find_archive_number(archive: AbstractFileSystem) -> int:

@@ -8,6 +8,8 @@ from typing import IO, Any
 
 from fsspec import AbstractFileSystem
 
+from .backoff import is_transient
+
 _READ = 2**20
 
 
@@ -15,6 +17,20 @@ def is_web(filesystem: AbstractFileSystem) -> bool:
     """Tell whether files come from web servers, which have no folders."""
     protocols = filesystem.protocol
     return "http" in ([protocols] if isinstance(protocols, str) else protocols)
+
+
+def is_web_file(filesystem: AbstractFileSystem, path: str) -> bool:
+    """Tell whether a web server has a file. Raises the error of a server that can't say now.
+
+    fsspec's `isfile` is False then, as for a file that is not there.
+    """
+    try:
+        filesystem.info(path)
+    except FileNotFoundError as error:
+        if error.__cause__ is not None and is_transient(error.__cause__):
+            raise error.__cause__ from None
+        return False
+    return True
 
 
 def read_without_ranges(filesystem: AbstractFileSystem) -> None:

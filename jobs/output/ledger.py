@@ -11,7 +11,7 @@ from typing import IO, Any, TypeVar
 
 from fsspec.implementations.local import LocalFileSystem
 from pipemill.actors.batch import LEFT_OUT, add_counts
-from pipemill.actors.output.layout import ATTEMPTS, DEAD_LETTERS, JOB, PLAN, STORED_INPUT
+from pipemill.actors.output.layout import ATTEMPTS, DEAD_LETTERS, JOB, LOG, PLAN, STORED_INPUT
 from pipemill.actors.output.part_file import read_footer, read_footer_end
 from pipemill.actors.output.part_footer import ROW_COUNTS, PartFooter
 from pipemill.actors.output.state_table import StateTable
@@ -218,9 +218,10 @@ class Ledger:
         """Remove what processes that were killed while they wrote left under temporary names."""
         if not isinstance(self.filesystem, LocalFileSystem):  # others write without such names
             return
-        for folder in ("", DEAD_LETTERS, ATTEMPTS):
+        for folder in ("", DEAD_LETTERS, ATTEMPTS, LOG):
             for name in self.files(folder):
-                if name.startswith((".part-", ".loading.")) and name.endswith(".tmp"):
+                ours = folder == LOG or name.startswith((".part-", ".loading."))
+                if ours and name.startswith(".") and name.endswith(".tmp"):
                     with suppress(OSError):  # they are in no one's way
                         Path(self.root, folder, name).unlink()
 

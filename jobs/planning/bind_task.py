@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 from pipemill.pipelines.task_columns import (
@@ -41,12 +41,22 @@ class BoundTask:
     notes: tuple[str, ...]
 
 
-def with_condition_columns(schema: pa.Schema, task: ResolvedTask) -> pa.Schema:
-    """Give an input without rows, which alone would show its columns, those of conditions."""
-    for number in range(len(task.steps)):
-        for name in _find_unknown(task, number, schema):
+def with_named_columns(
+    schema: pa.Schema, task: ResolvedTask, keep: Literal["all"] | list[str]
+) -> pa.Schema:
+    """Give an input without rows, which alone would show its columns, those that the job names:
+    in conditions, and to be kept."""
+    named = [*_list_condition_columns(schema, task), *([] if keep == "all" else keep)]
+    for name in dict.fromkeys(named):
+        if name not in schema.names:
             schema = schema.append(pa.field(name, pa.null()))
     return schema
+
+
+def _list_condition_columns(schema: pa.Schema, task: ResolvedTask) -> list[str]:
+    return [
+        name for number in range(len(task.steps)) for name in _find_unknown(task, number, schema)
+    ]
 
 
 def _find_unknown(task: ResolvedTask, number: int, schema: pa.Schema) -> list[str]:

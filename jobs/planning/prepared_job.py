@@ -22,7 +22,7 @@ from ..execution.choose_placement import choose_placement
 from ..execution.split_work import SplitWork
 from ..output.split_plan import Plan
 from ..rows.held_rows import check_writable
-from .bind_task import bind_task, check_conditions, with_condition_columns
+from .bind_task import bind_task, check_conditions, with_named_columns
 from .build_load import build_load
 from .columns import list_kept_columns, read_columns
 from .fingerprint import hash_fields
@@ -111,7 +111,7 @@ def build_prepared_job(
             given = select_parameters(one, own.spec)
             columns = list_inputs(own.spec, given)
             schema = with_needed(schema, own.spec, columns, one.input.columns, given, adds)
-        schema = with_condition_columns(schema, task) if adds else schema
+        schema = with_named_columns(schema, task, job.output.keep) if adds else schema
     keep = list_kept_columns(job.output.keep, schema)
     bound = [bind_task(one, own, schema, keep) for one, own in list_tasks(job, task)]
     asked = check_conditions(task, schema)

@@ -149,8 +149,15 @@ def _find_source(name: str) -> Path | None:
         ConfigError: if there is no such module.
     """
     module = name.partition(":")[0]
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        raise ConfigError(
+            f"pipeline_class {name!r} is looked for in the current folder, too, which no longer "
+            "exists: go to another one"
+        ) from None
+    if here not in sys.path:
+        sys.path.append(here)
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
@@ -158,7 +165,7 @@ def _find_source(name: str) -> Path | None:
     if spec is None:
         raise ConfigError(
             f"pipeline_class {name!r}: there is no module {module!r}, neither installed nor in "
-            f"{os.getcwd()}"
+            f"{here}"
         )
     return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
 

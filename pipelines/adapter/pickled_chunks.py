@@ -15,7 +15,13 @@ Chunk = tuple[bytes, str]  # pickled inputs, and the row's own settings
 def pickle_chunk(value: Any) -> bytes:
     """Return bytes for `pickle.loads`. Tensors take the room of their own numbers only."""
     into = io.BytesIO()
-    _Pickler(into, protocol=5).dump(value)
+    try:
+        _Pickler(into, protocol=5).dump(value)
+    except (TypeError, AttributeError, pickle.PicklingError) as error:
+        raise TypeError(
+            "a step of the pipeline returned what can't be passed on: return numbers, texts, "
+            f"tensors, and lists or mappings of these ({error_message(error)})"
+        ) from None
     return into.getvalue()
 
 

@@ -168,6 +168,22 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(out, monkeypatch, fol
     assert found == f"{os.path.join(folder, bad)} can't be read (PermissionError: AccessDenied)"
 
 
+@pytest.mark.parametrize("folder", ["", LETTERS])
+def test_a_file_that_the_disk_can_not_read_is_named_beside_the_others(out, monkeypatch, folder):
+    monkeypatch.setattr("pipemill.actors.storage.backoff.WAITS_S", (0.01,) * 6)
+    bad = next(name for name in names(out) if (out / folder / name).exists())
+    plain = Store.open
+
+    def fail(self, name):
+        if name == os.path.join(folder, bad):
+            raise OSError(errno.EIO, "Input/output error")
+        return plain(self, name)
+
+    monkeypatch.setattr(Store, "open", fail)
+    (found,) = problems(out)
+    assert found.startswith(f"{os.path.join(folder, bad)} can't be read (OSError: ")
+
+
 def test_a_store_that_is_away_for_a_moment_is_asked_again(out, monkeypatch):
     monkeypatch.setattr("pipemill.actors.storage.backoff.WAITS_S", (0.01,) * 6)
     plain, calls = Store.open, Counter()

@@ -70,6 +70,8 @@ def test_a_quoted_file_url_is_that_of_the_file(tmp_path):
 def test_an_unknown_protocol_is_named():
     with pytest.raises(ConfigError, match=r"can't open nope://x.*nope"):
         open_filesystem("nope://x", {})
+    with pytest.raises(ConfigError, match=r"can't open S3://b/x: .*; write s3://$"):
+        open_filesystem("S3://b/x", {})
 
 
 @pytest.mark.parametrize("place", ["memory://of-one-file", "{tmp_path}"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import tarfile
 import threading
 import zipfile
@@ -84,3 +85,18 @@ def test_an_archive_that_was_replaced_is_listed_and_read_as_it_is_now(tmp_path, 
         (file,) = list_below(url, {}, None).files
         filesystem, path = open_filesystem(file.path, {})
         assert (file.size, filesystem.cat_file(path)) == (len(content), content)
+
+
+def test_each_file_of_a_zip_seeks_from_its_own_place(tmp_path):
+    texts = {name: bytes(random.Random(name).choices(b"abcdefgh", k=3_000_000)) for name in "ab"}
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name, text in texts.items():
+            archive.writestr(name, text)
+    opened = {}
+    for name in texts:
+        filesystem, path = open_filesystem(f"zip://{name}::{tmp_path}/a.zip", {})
+        opened[name] = filesystem.open(path, "rb")
+    for place in range(0, 3_000_000, 700_000):
+        for name, file in opened.items():
+            file.seek(place)
+            assert file.read(100) == texts[name][place : place + 100]

@@ -15,8 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations import http
+from pipemill.actors.storage import backoff
 from pipemill.actors.storage.filesystem import open_filesystem
 
+from pipemill.errors import ConfigError
 from tests.support.splits import plan, read, rows
 
 
@@ -59,3 +61,29 @@ def test_each_split_is_read(url: str, tmp_path: Path, name: str) -> None:
     made = plan(f"{url}/{name}")
     assert len(made.splits) > 1 or name.endswith(".gz")
     assert rows(read(made)) == wanted
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_server_that_can_not_answer_is_asked_again(url, tmp_path, monkeypatch, status) -> None:
+    monkeypatch.setattr(backoff, "WAITS_S", (0.0,) * 6)
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n' * 3)
+    answer, asked = SimpleHTTPRequestHandler.send_head, []
+
+    def fail_at_times(handler):
+        asked.append(handler.path)
+        if len(asked) % 3:
+            return answer(handler)
+        handler.send_error(status)
+        return None
+
+    for first in range(3):
+        asked[:] = range(first)
+        monkeypatch.setattr(SimpleHTTPRequestHandler, "send_head", fail_at_times)
+        made = plan(f"{url}/a.jsonl")
+        monkeypatch.setattr(SimpleHTTPRequestHandler, "send_head", answer)
+        assert rows(read(made)) == [{"text": "one"}] * 3
+
+
+def test_a_file_that_a_server_lacks_is_not_waited_for(url) -> None:
+    with pytest.raises(ConfigError, match="found no file"):
+        plan(f"{url}/none.jsonl")

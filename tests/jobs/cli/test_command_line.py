@@ -165,12 +165,13 @@ def test_the_version(start):
     assert done.stdout == f"pipemill {pipemill.__version__}\n"
 
 
-def test_the_module_of_run_is_the_verb():
+@pytest.mark.parametrize("verb", [*VERBS, "submit", "push", "dashboard"])
+def test_the_module_of_a_verb_is_the_verb(verb):
     done = subprocess.run(
-        [sys.executable, "-m", "pipemill.jobs.run", "--help"],
+        [sys.executable, "-m", f"pipemill.jobs.{verb}", "--help"],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
-    assert done.stdout.startswith("Usage: pipemill run ")
+    assert done.stdout.startswith(f"Usage: pipemill {verb} ")
 
 
 def test_a_shell_completes_verbs_options_and_tasks():

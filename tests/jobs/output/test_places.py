@@ -45,6 +45,7 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path, monkeypatch):
         tmp_path / "out" / folder / ".part-00000000-ab.parquet.cd.tmp"
         for folder in ("", "_pipemill/dead-letter", "_pipemill/attempts")
     ]
+    left.append(tmp_path / "out/_pipemill/log/.00000001.log.cd.tmp")
     mine = tmp_path / "out/.notes.tmp"
     for path in [*left, mine]:
         path.parent.mkdir(exist_ok=True)

@@ -107,6 +107,22 @@ def test_a_condition_on_a_column_that_only_rows_would_show_is_no_fault(tmp_path)
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "write"), [("a.tar", empty_tar), ("a.jsonl", lambda path: path.write_text(""))]
+)
+def test_a_kept_column_that_only_rows_would_show_is_no_fault(tmp_path, name, write):
+    write(tmp_path / name)
+    report = run(tmp_path, str(tmp_path / name), settings=["output.keep=[n, text]"])
+    assert (report.rows, report.splits) == (0, 1)
+    assert sorted(columns(tmp_path)) == ["again", "length", "n", "text"]
+
+
+def test_a_kept_column_that_a_header_lacks_is_a_fault(tmp_path):
+    (tmp_path / "a.csv").write_text("id,text\n")
+    with pytest.raises(pipemill.ConfigError, match="output.keep names 'n', which the input"):
+        run(tmp_path, str(tmp_path / "a.csv"), settings=["output.keep=[n, text]"])
+
+
 def test_a_frame_without_columns_is_refused(tmp_path):
     for rows in (pd.DataFrame(), pd.DataFrame(index=range(3)), pa.table({})):
         with pytest.raises(pipemill.ConfigError, match="gave no row, and so no columns"):

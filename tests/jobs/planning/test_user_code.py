@@ -233,6 +233,14 @@ def test_a_wrong_class_is_one_message(models, data, tmp_path, capsys, setting, s
     assert "Traceback" not in err
 
 
+def test_a_current_folder_that_was_deleted_is_one_message(models, data, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(pipemill.ConfigError, match="no longer exists: go to another one"):
+        pipemill.run(**job(models, data, tmp_path / "out", "Words"))
+
+
 def test_a_declared_schema_is_for_own_pipelines(models, data, tmp_path):
     wanted = job(models, data, tmp_path / "out", "Words", output={"schema": {"label": "string"}})
     with pytest.raises(pipemill.ConfigError, match="the columns of text-classification are known"):

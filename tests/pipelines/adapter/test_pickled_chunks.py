@@ -37,3 +37,8 @@ def test_other_values_are_pickled_as_ever():
     back = pickle.loads(pickle_chunk(value))
     assert np.array_equal(back["array"], value["array"])
     assert isinstance(back["grad"], torch.nn.Parameter)
+
+
+def test_what_can_not_be_pickled_is_explained():
+    with pytest.raises(TypeError, match=r"a step .* can't be passed on: return .*'generator'"):
+        pickle_chunk({"scores": (number for number in range(3))})
