@@ -28,10 +28,10 @@ _PIECE = 8 * 2**20
 
 
 @dataclass(frozen=True)
-class BoundTask:
-    """A task, and the columns that it reads.
+class BoundLoad:
+    """What loads a task, and the columns that it reads.
 
-    load: loads the task; it is pickled.
+    load: is pickled.
     columns: by the names and with the types that they have in the data.
     """
 
@@ -56,7 +56,7 @@ class TaskOperator:
 
     def __init__(
         self,
-        bind: Callable[[pa.Schema], BoundTask],
+        bind: Callable[[pa.Schema], BoundLoad],
         error_column: str,
         on_error: Literal["column", "raise"],
         schema: pa.Schema | None = None,
@@ -68,7 +68,7 @@ class TaskOperator:
         self._bind_task, self._error_column, self._on_error = bind, error_column, on_error
         self._job, self._task_name = job, task
         self._lock, self._starting = SharedLock(), threading.Lock()
-        self._task: BoundTask | None = None if schema is None else bind(schema)
+        self._task: BoundLoad | None = None if schema is None else bind(schema)
         self._process: IsolatedProcess | None = None
         if self._task is not None:
             # Ray would restart an actor that fails here; its first rows will say why.
@@ -91,7 +91,7 @@ class TaskOperator:
             raise RowError(f"error_column {self._error_column!r} is a column that the task adds")
         return append_columns(block, results.append_column(self._error_column, errors))
 
-    def _bind(self, schema: pa.Schema) -> BoundTask:
+    def _bind(self, schema: pa.Schema) -> BoundLoad:
         with self._starting:
             if self._task is None:
                 self._task = self._bind_task(schema)

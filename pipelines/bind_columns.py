@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 from pipemill.actors.columns import matches
-from pipemill.actors.operator import BoundTask
+from pipemill.actors.operator import BoundLoad
 from pipemill.actors.task import MEDIA
 from pipemill.actors.tensor_images import is_tensor
 
@@ -23,7 +23,7 @@ from .task_columns import (
 )
 
 
-def bind_columns(load: LoadTask, mapping: Mapping[str, str | None], schema: pa.Schema) -> BoundTask:
+def bind_columns(load: LoadTask, mapping: Mapping[str, str | None], schema: pa.Schema) -> BoundLoad:
     """Return a task with the columns of the rows that it reads.
 
     Args:
@@ -45,7 +45,7 @@ def bind_columns(load: LoadTask, mapping: Mapping[str, str | None], schema: pa.S
             schema = schema.set(place, _set_known_type(schema.field(own), kind))
     columns = resolve_columns(spec.name, inputs, mapping, parameters, schema)
     check_one_of(spec, columns, parameters)
-    return BoundTask(
+    return BoundLoad(
         load=replace(load, columns=tuple(columns.items())),
         columns=pa.schema([schema.field(own) for own in dict.fromkeys(columns.values())]),
     )
