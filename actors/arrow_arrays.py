@@ -38,6 +38,11 @@ def field_values(chunks: pa.StructArray, name: str) -> np.ndarray:
     return chunks.field(name).to_numpy(zero_copy_only=False)
 
 
+def find_field_values(chunks: pa.StructArray, name: str) -> np.ndarray | None:
+    """Return the same; None for chunks without that field."""
+    return field_values(chunks, name) if chunks.type.get_field_index(name) >= 0 else None
+
+
 def make_empty_null(values: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a column with nulls for empty texts or lists; one of another type as it is."""
     kind = values.type
@@ -48,6 +53,11 @@ def make_empty_null(values: pa.ChunkedArray) -> pa.ChunkedArray:
     else:
         return values
     return pc.if_else(empty, pa.scalar(None, kind), values)
+
+
+def make_lists(values: pa.Array, counts: np.ndarray) -> pa.ListArray:
+    """Group neighbours into lists. counts: values of each list, shape (lists,)."""
+    return pa.ListArray.from_arrays(pa.array(np.append(0, np.cumsum(counts)), pa.int32()), values)
 
 
 def read_offsets(lists: pa.ListArray) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -28,21 +28,15 @@ _PIECE = 8 * 2**20
 
 
 @dataclass(frozen=True)
-class BoundTask:
-    """A task, and the columns that it reads.
+class BoundLoad:
+    """What loads a task, and the columns that it reads.
 
-    load: loads the task; it is pickled.
+    load: is pickled.
     columns: by the names and with the types that they have in the data.
     """
 
     load: Callable[[], Stages]
     columns: pa.Schema
-
-
-class Binder(Protocol):
-    """Binds a task to the columns of the rows."""
-
-    def bind(self, schema: pa.Schema) -> BoundTask: ...
 
 
 class TaskOperator:
@@ -51,7 +45,7 @@ class TaskOperator:
     Ray would restart an actor that a row killed, and give it the same row again, forever.
 
     Args:
-        binder: binds the task to the columns of the rows.
+        bind: from the columns of the rows to the task that reads them.
         error_column: the name of the column that says why a row failed.
         on_error: "column" fills that column, "raise" ends the pipeline at the first failure.
         schema: the columns of the rows, if they are known before the first row is.
@@ -62,7 +56,7 @@ class TaskOperator:
 
     def __init__(
         self,
-        binder: Binder,
+        bind: Callable[[pa.Schema], BoundLoad],
         error_column: str,
         on_error: Literal["column", "raise"],
         schema: pa.Schema | None = None,
@@ -71,10 +65,10 @@ class TaskOperator:
         job: str = "apply",
         task: str = "",
     ) -> None:
-        self._binder, self._error_column, self._on_error = binder, error_column, on_error
+        self._bind_task, self._error_column, self._on_error = bind, error_column, on_error
         self._job, self._task_name = job, task
         self._lock, self._starting = SharedLock(), threading.Lock()
-        self._task: BoundTask | None = None if schema is None else binder.bind(schema)
+        self._task: BoundLoad | None = None if schema is None else bind(schema)
         self._process: IsolatedProcess | None = None
         if self._task is not None:
             # Ray would restart an actor that fails here; its first rows will say why.
@@ -97,10 +91,10 @@ class TaskOperator:
             raise RowError(f"error_column {self._error_column!r} is a column that the task adds")
         return append_columns(block, results.append_column(self._error_column, errors))
 
-    def _bind(self, schema: pa.Schema) -> BoundTask:
+    def _bind(self, schema: pa.Schema) -> BoundLoad:
         with self._starting:
             if self._task is None:
-                self._task = self._binder.bind(schema)
+                self._task = self._bind_task(schema)
             return self._task
 
     def _get_process(self, load: Callable[[], Stages]) -> IsolatedProcess:

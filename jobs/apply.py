@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 from pipemill.actors.credentials import Credentials
 from pipemill.actors.operator import TaskOperator
 from pipemill.actors.task import MEDIA
-from pipemill.pipelines.bind_columns import ColumnBinder
+from pipemill.pipelines.bind_columns import bind_columns
 from pipemill.pipelines.loading.task_loader import LoadTask
 
 from pipemill.errors import ConfigError
@@ -109,13 +110,12 @@ def apply(
     _check_engine(job)
     _check_columns_known(job, resolved)
     _check_error_column(error_column, job, resolved)
-    mapping = tuple(job.input.columns.items())
-    binder = ColumnBinder(load=_build_load(job, resolved), mapping=mapping)
+    bind = partial(bind_columns, _build_load(job, resolved), job.input.columns)
     known = _read_schema(dataset)
     if known is not None:
-        binder.bind(known)
+        bind(known)
     check_task_fits(job, resolved)
-    return _map(dataset, job, resolved, (binder, error_column, on_error, known))
+    return _map(dataset, job, resolved, (bind, error_column, on_error, known))
 
 
 def _check_arguments(dataset: object, error_column: str, on_error: str) -> None:

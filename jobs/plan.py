@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
-from pipemill.actors.arrow_arrays import field_values
+from pipemill.actors.arrow_arrays import find_field_values
 from pipemill.actors.batch import ROWS_OF
 from pipemill.actors.compute.deduplicate import deduplicate_chunks
 from pipemill.actors.compute.micro_batches import count_padded_tokens, cut_micro_batches
@@ -217,8 +217,7 @@ def _count_padding(trial: Trial, budget: int) -> dict[str, Any]:
     """Return the share of padding of each way to form batches, counted and not measured."""
     sizes = trial.sizes
     in_order = [np.arange(i, min(i + _BATCH, len(sizes))) for i in range(0, len(sizes), _BATCH)]
-    chunks = trial.chunks
-    groups = field_values(chunks, "group") if chunks.type.get_field_index("group") >= 0 else None
+    groups = find_field_values(trial.chunks, "group")
     ways = {
         f"in batches of {_BATCH}": count_padded_tokens(sizes, in_order),
         "sorted": count_padded_tokens(sizes, cut_micro_batches(sizes, budget, groups)),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 
 import pyarrow as pa
 from pipemill.actors.columns import matches
-from pipemill.actors.operator import BoundTask
+from pipemill.actors.operator import BoundLoad
 from pipemill.actors.task import MEDIA
 from pipemill.actors.tensor_images import is_tensor
 
@@ -22,45 +23,32 @@ from .task_columns import (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ColumnBinder:
-    """Binds a task to the columns of the first rows that are seen; travels to the worker.
+def bind_columns(load: LoadTask, mapping: Mapping[str, str | None], schema: pa.Schema) -> BoundLoad:
+    """Return a task with the columns of the rows that it reads.
 
-    Attributes:
+    Args:
         load: the task, without columns.
-        mapping: (the task's column, the user's column) pairs, as the user gave them; None leaves
-            a column out.
+        mapping: the user's columns by those of the task; None leaves a column out.
+        schema: of the rows. A column of which all values are null has any type.
+
+    Raises:
+        ConfigError: for a column that is missing, unknown or of a wrong type.
     """
-
-    load: LoadTask
-    mapping: tuple[tuple[str, str | None], ...] = ()
-
-    def bind(self, schema: pa.Schema) -> BoundTask:
-        """Return the task with the columns that it reads.
-
-        Args:
-            schema: of the rows. A column of which all values are null has any type.
-
-        Raises:
-            ConfigError: for a column that is missing, unknown or of a wrong type.
-        """
-        mapping, parameters = dict(self.mapping), json.loads(self.load.parameters)
-        named = tuple(name for name, own in mapping.items() if own is not None)
-        spec = with_inputs(
-            replace(self.load, columns=tuple((name, name) for name in named)).spec(), schema
-        )
-        inputs = list_inputs(spec, parameters)
-        for name, own in map_source_names(inputs, mapping).items():
-            kind = next(column.kind for column in inputs if column.name == name)
-            if own in schema.names:
-                place = schema.get_field_index(own)
-                schema = schema.set(place, _set_known_type(schema.field(own), kind))
-        columns = resolve_columns(spec.name, inputs, mapping, parameters, schema)
-        check_one_of(spec, columns, parameters)
-        return BoundTask(
-            load=replace(self.load, columns=tuple(columns.items())),
-            columns=pa.schema([schema.field(own) for own in dict.fromkeys(columns.values())]),
-        )
+    parameters = json.loads(load.parameters)
+    named = tuple(name for name, own in mapping.items() if own is not None)
+    spec = with_inputs(replace(load, columns=tuple((name, name) for name in named)).spec(), schema)
+    inputs = list_inputs(spec, parameters)
+    for name, own in map_source_names(inputs, mapping).items():
+        kind = next(column.kind for column in inputs if column.name == name)
+        if own in schema.names:
+            place = schema.get_field_index(own)
+            schema = schema.set(place, _set_known_type(schema.field(own), kind))
+    columns = resolve_columns(spec.name, inputs, mapping, parameters, schema)
+    check_one_of(spec, columns, parameters)
+    return BoundLoad(
+        load=replace(load, columns=tuple(columns.items())),
+        columns=pa.schema([schema.field(own) for own in dict.fromkeys(columns.values())]),
+    )
 
 
 def _set_known_type(field: pa.Field, kind: str) -> pa.Field:

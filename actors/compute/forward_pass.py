@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..arrow_arrays import check_length, field_values
+from ..arrow_arrays import check_length, field_values, find_field_values
 from ..faults.bisect import bisect_failures
 from ..faults.blame import is_out_of_memory, is_row_error
 from ..faults.out_of_memory import OutOfMemory, release_memory
@@ -44,8 +44,7 @@ class ForwardPass:
 
     def run(self) -> None:
         self.sizes = field_values(self.chunks, "size")
-        has_groups = self.chunks.type.get_field_index("group") >= 0
-        self.groups = field_values(self.chunks, "group") if has_groups else None
+        self.groups = find_field_values(self.chunks, "group")
         every = np.arange(len(self.chunks))
         left, duplicate_of = every, every
         if self._is("repeats"):

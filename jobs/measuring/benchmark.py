@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from pipemill.actors.arrow_arrays import field_values
+from pipemill.actors.arrow_arrays import field_values, find_field_values
 from pipemill.actors.compute.forward_pass import ForwardPass
 from pipemill.actors.compute.micro_batches import count_padded_tokens, cut_micro_batches
 from pipemill.actors.compute.token_budget import TokenBudget
@@ -112,7 +112,7 @@ def measure_budget(
     """
     chunks = trial.chunks.take(pa.array(trial.distinct))
     sizes = field_values(chunks, "size")
-    groups = field_values(chunks, "group") if chunks.type.get_field_index("group") >= 0 else None
+    groups = find_field_values(chunks, "group")
     cuts = cut_micro_batches(sizes, budget, groups, padded=not packed)
     costs = np.array([sizes[c].sum() if packed else count_padded_tokens(sizes, [c]) for c in cuts])
     setting = Measurement(

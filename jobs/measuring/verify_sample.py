@@ -196,7 +196,7 @@ def _make_plain_rows(plan: Plan, step: _Step, settings: str) -> PlainRows:
     fields, spec = json.loads(settings), step.load.spec()
     model = replace(step.load.model, dtype=fields["model.dtype"])
     given = validate_parameters(fields["parameters"], spec, Job)
-    stored = plan.settled or {}
+    stored = plan.inferred or {}
     inferred = {
         n: stored[step.stored + n] for n in spec.infer_parameters if step.stored + n in stored
     }

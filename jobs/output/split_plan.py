@@ -31,7 +31,7 @@ class Plan:
         format: of the input files.
         schema: the columns of the input, the same for every split.
         results: the columns that are added, as a serialized schema, if a sample showed them.
-        settled: parameters that were inferred from some rows; None before that.
+        inferred: parameters that were inferred from some rows; None before that.
         unnamed: planned files that the input no longer names; not stored.
         replaced: parts of splits that others have taken the places of; not stored.
         notes: what users may not expect of the input's files; not stored.
@@ -41,7 +41,7 @@ class Plan:
     schema: pa.Schema
     splits: SplitTable = field(default_factory=SplitTable)
     results: bytes | None = None
-    settled: dict[str, Any] | None = None
+    inferred: dict[str, Any] | None = None
     unnamed: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -122,8 +122,8 @@ class Plan:
         notes = {"format": self.format, "schema": self.schema.serialize().to_pybytes()}
         if self.results is not None:
             notes["results"] = self.results
-        if self.settled is not None:
-            notes["settled"] = json.dumps(self.settled)
+        if self.inferred is not None:
+            notes["settled"] = json.dumps(self.inferred)
         sink = io.BytesIO()
         with pq.ParquetWriter(sink, SCHEMA.with_metadata(notes), compression="zstd") as writer:
             for rows in self.splits.to_arrow():
@@ -135,9 +135,9 @@ class Plan:
         file = pq.ParquetFile(io.BytesIO(data))
         notes = file.schema_arrow.metadata
         schema = pa.ipc.read_schema(pa.py_buffer(notes[b"schema"]))
-        settled = json.loads(notes.get(b"settled", b"null"))
+        inferred = json.loads(notes.get(b"settled", b"null"))
         splits = SplitTable.from_arrow(file.iter_batches())
-        return cls(notes[b"format"].decode(), schema, splits, notes.get(b"results"), settled)
+        return cls(notes[b"format"].decode(), schema, splits, notes.get(b"results"), inferred)
 
 
 def _describe_version(file: InputFile) -> str:

@@ -41,8 +41,8 @@ def build_load(
     decides: Mapping[str, Any],
 ) -> LoadTask | LoadCascade:
     """Return what a worker loads: the task, or all of several."""
-    infers = plan.settled is None
-    plan.settled = plan.settled or {}
+    infers = plan.inferred is None
+    plan.inferred = plan.inferred or {}
     if not task.steps:
         return _build_bound(bound[0], plan, source, "", decides, infers)
     entries = [step.entry for step in task.steps]
@@ -77,9 +77,9 @@ def _build_bound(
     job, task, parameters, columns = bound.job, bound.task, bound.parameters, bound.columns
     runtime = find_graph_runtime(job)
     if infers:
-        _settle(bound, plan, source, prefix)
-    stored = plan.settled or {}
-    settled = {
+        _infer(bound, plan, source, prefix)
+    stored = plan.inferred or {}
+    inferred = {
         name: stored[prefix + name]
         for name in task.spec.infer_parameters
         if prefix + name in stored and parameters.get(name) is None
@@ -97,7 +97,7 @@ def _build_bound(
         task,
         dtype,
         columns,
-        parameters=json.dumps({**parameters, **settled}),
+        parameters=json.dumps({**parameters, **inferred}),
         max_tokens=None if tokens == "auto" else tokens,
         compiles=job.model.compile,
         schema=plan.results,
@@ -107,18 +107,18 @@ def _build_bound(
     )
 
 
-def _settle(bound: BoundTask, plan: Plan, source: Source, prefix: str) -> None:
+def _infer(bound: BoundTask, plan: Plan, source: Source, prefix: str) -> None:
     """Store in a new plan what its first rows decide of a task."""
 
     def read_rows(count: int) -> pa.Table:
         return sample_rows(source, plan.splits, count).rows
 
     task = bound.task
-    inferred = infer_parameters(task.spec, bound.parameters, task.model, read_rows, bound.columns)
-    settled = {prefix + name: value for name, value in inferred.items()}
+    found = infer_parameters(task.spec, bound.parameters, task.model, read_rows, bound.columns)
+    inferred = {prefix + name: value for name, value in found.items()}
     if find_graph_runtime(bound.job) is not None:
-        settled[prefix + _EXAMPLE_SPLITS] = len(plan.splits)
-    plan.settled = {**(plan.settled or {}), **settled}
+        inferred[prefix + _EXAMPLE_SPLITS] = len(plan.splits)
+    plan.inferred = {**(plan.inferred or {}), **inferred}
 
 
 def _are_examples_replaced(plan: Plan) -> bool:

@@ -107,17 +107,19 @@ def make_plain_value(value: Any, kind: str) -> Any:
 
 
 def _decode(value: Any, kind: str, pipeline: Any, access: Any, files: ExitStack) -> Any:
-    from .. import media
+    from ..media.audio import decode_audio
+    from ..media.images import decode_image
+    from ..media.video import check_video, open_video_file
 
     if kind == "audio" and isinstance(value, dict) and value.get("array") is not None:
-        return media.decode_audio(value, _find_sampling_rate(pipeline))
+        return decode_audio(value, _find_sampling_rate(pipeline))
     data = access.fetch(value)
     if kind == "image":
-        return media.decode_image(data)
+        return decode_image(data)
     if kind == "audio":
-        return media.decode_audio(data, _find_sampling_rate(pipeline))
-    path = files.enter_context(media.open_video_file(data))
-    media.check_video(path)
+        return decode_audio(data, _find_sampling_rate(pipeline))
+    path = files.enter_context(open_video_file(data))
+    check_video(path)
     return path
 
 
@@ -129,7 +131,7 @@ def drops_text(text: str, pipeline: Any) -> bool:
 
 def describe_value(value: Any, kind: str, pipeline: Any) -> str | None:
     """Return why a model may not take a value, decoded if it is media; None if it may."""
-    from ..media import describe_small_media
+    from ..media.small_media import describe_small_media
 
     if kind == "text":
         if not drops_text(value, pipeline):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pipemill.actors.arrow_arrays import make_lists
 from pipemill.actors.device_transfer import Outputs, to_host_async
 
 from ..text import model_limits, token_chunks
@@ -86,8 +87,7 @@ class TokenColumns:
             return logits, lengths
         ids = chunks.field("input_ids").flatten().to_numpy()
         masks = ids == self.pipeline.tokenizer.mask_token_id
-        before = np.concatenate([[0], np.cumsum(masks)])
-        return logits, np.diff(before[np.concatenate([[0], np.cumsum(lengths)])])
+        return logits, np.add.reduceat(masks, np.cumsum(lengths) - lengths, dtype=np.int64)
 
     def gather(self, chunks: pa.StructArray, counts: np.ndarray, found: dict[str, Any]) -> Outputs:
         """Return the outputs of chunks: what is kept of them, and what was found for each token.
@@ -100,13 +100,12 @@ class TokenColumns:
         import torch
 
         fields = [chunks.field(name) for name in self.kept]
-        offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
         widths = np.cumsum([tensor.shape[1] for tensor in found.values()])[:-1]
 
         def convert(array: np.ndarray) -> pa.StructArray:
             several = np.split(array, widths, axis=1)
             vectors = [token_chunks.to_vector_array(values) for values in several]
-            lists = [pa.ListArray.from_arrays(offsets, one) for one in vectors]
+            lists = [make_lists(one, counts) for one in vectors]
             return pa.StructArray.from_arrays([*fields, *lists], names=[*self.kept, *found])
 
         tensors = [tensor.float() for tensor in found.values()]

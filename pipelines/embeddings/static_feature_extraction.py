@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pipemill.actors.arrow_arrays import make_lists
 from pipemill.actors.task import Column, Loaded
 
-from ..text.token_chunks import build_from_stream, group_by_row, to_matrix, to_vector_array
+from ..text.token_chunks import build_from_stream, to_matrix, to_vector_array
 from .embedding_head import EmbeddingHead
 from .embedding_recipe import EmbeddingRecipe
 from .static_model import StaticModel
@@ -39,7 +40,7 @@ class StaticFeatureExtraction:
         tokens = self.model.tokenize(texts, self.max_length)
         lost = None if self.max_length is None else tokens.lost
         chunks = build_from_stream({"input_ids": tokens.ids}, tokens.counts, False, lost)
-        return group_by_row(chunks, np.ones_like(tokens.counts))
+        return make_lists(chunks, np.ones_like(tokens.counts))
 
     def forward(self, chunks: pa.StructArray) -> pa.Array:
         ids = chunks.field("input_ids").flatten().to_numpy()

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pipemill.actors.arrow_arrays import make_lists
 from pipemill.actors.device_transfer import to_device
 
 
@@ -62,5 +63,4 @@ def list_token_vectors(array: np.ndarray, lengths: np.ndarray) -> pa.ListArray:
     """Convert shape (tokens, width) to one list of vectors per chunk, as long as the chunk."""
     ends = pa.array(np.arange(len(array) + 1) * array.shape[1], pa.int32())
     tokens = pa.ListArray.from_arrays(ends, pa.array(array.ravel()))
-    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
-    return pa.ListArray.from_arrays(offsets, tokens)
+    return make_lists(tokens, lengths)

@@ -159,7 +159,7 @@ def _read_mapping(path: Path, name: str) -> Mapping[str, Any]:
     return found
 
 
-def names_in(file: str, name: str) -> set[str]:
+def read_names(file: str, name: str) -> set[str]:
     """Return a set of names of transformers/models/auto."""
     path = _find_auto_file(file)
     body = [] if path is None else _parse_file(path).body

@@ -16,8 +16,8 @@ from .class_source import (
     find_module,
     find_transformers,
     list_arguments,
-    names_in,
     read_mapping,
+    read_names,
 )
 from .extras import is_installed
 from .model_files import ModelFiles
@@ -123,7 +123,7 @@ def _find_tokenizer_class(config: Settings, settings: Settings) -> str:
     own = settings.get("tokenizer_class") or config.get("tokenizer_class")
     first, second = (str(name or "").removesuffix("Fast") for name in (own, registered))
     if first and second and first != second:
-        wrong = names_in("tokenization_auto", "MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS")
+        wrong = read_names("tokenization_auto", "MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS")
         return second if second in _GENERIC or model_type in wrong else first
     return first or second
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pipemill.actors.arrow_arrays import make_lists
 from pipemill.actors.device_transfer import Outputs, to_device
 from pipemill.actors.faults.bisect import forget_call
 from pipemill.actors.faults.watchdog import mark_progress
@@ -155,8 +156,7 @@ class FillMask(TokenColumns):
         count = self.keywords.get("top_k", 5)
         self.count: int = count if targets is None else min(count, len(targets))
         self.names: dict[int, str] = {}
-        settings = {name: p.default for name, p in windows.PARAMETERS.items()}
-        self.window_tokenizer = windows.WindowTokenizer.from_settings(self.pipeline, None, settings)
+        self.window_tokenizer = windows.WindowTokenizer.from_settings(self.pipeline, None, {})
 
     @classmethod
     def make(cls, adapter: PipelineAdapter) -> FillMask | None:
@@ -202,7 +202,7 @@ class FillMask(TokenColumns):
         fields["lost"] = pa.array([lost for _, lost in parts], pa.int32())
         chunks = pa.StructArray.from_arrays(list(fields.values()), names=list(fields))
         places = np.flatnonzero(counts)
-        lists = token_chunks.group_by_row(chunks.take(pa.array(places)), np.ones(len(places), int))
+        lists = make_lists(chunks.take(pa.array(places)), np.ones(len(places), int))
         lists, long = self.leave_out_long(lists)
         return lists, failed | {int(places[i]): error for i, error in long.items()}
 
@@ -273,7 +273,7 @@ FILL_MASK = PipelineTask(
     inputs=(
         Column(name="text", kind="text"),
         Column(name="targets", kind="texts", required=False, parameter=True),
-        Column(name="top_k", kind="number", required=False, parameter=True),
+        shared_parameters.TOP_K,
     ),
     parameters={
         "top_k": shared_parameters.count(5),

@@ -12,7 +12,6 @@ from ..text.candidate_labels import CANDIDATE_LABELS, check_candidate_labels
 from . import shared_parameters
 
 _FUNCTION = Parameter(None, "str|null", (None, "softmax", "sigmoid", "none"))
-_TOP_K = Column(name="top_k", kind="number", required=False, parameter=True)
 _LABELS = Column(name="candidate_labels", kind="labels", parameter=True)
 _TEMPLATE = Column(name="hypothesis_template", kind="text", required=False, parameter=True)
 _RESULTS = fixed(labels=pa.list_(pa.string()), scores=pa.list_(pa.float32()))
@@ -54,7 +53,7 @@ def _make_parameters(template: str) -> dict[str, Parameter]:
 AUDIO_CLASSIFICATION = PipelineTask(
     name="audio-classification",
     adds="labels, scores: lists, best first",
-    inputs=(Column(name="audio", kind="audio"), _TOP_K),
+    inputs=(Column(name="audio", kind="audio"), shared_parameters.TOP_K),
     parameters={"top_k": shared_parameters.count(None), "function_to_apply": _FUNCTION},
     results=_RESULTS,
     record=to_ranked_labels,
@@ -63,7 +62,7 @@ AUDIO_CLASSIFICATION = PipelineTask(
 IMAGE_CLASSIFICATION = PipelineTask(
     name="image-classification",
     adds="labels, scores: lists, best first",
-    inputs=(Column(name="image", kind="image"), _TOP_K),
+    inputs=(Column(name="image", kind="image"), shared_parameters.TOP_K),
     parameters={"top_k": Parameter(5, "int"), "function_to_apply": _FUNCTION},
     results=_RESULTS,
     record=to_ranked_labels,
@@ -73,7 +72,7 @@ IMAGE_CLASSIFICATION = PipelineTask(
 VIDEO_CLASSIFICATION = PipelineTask(
     name="video-classification",
     adds="labels, scores: lists, best first",
-    inputs=(Column(name="video", kind="video"), _TOP_K),
+    inputs=(Column(name="video", kind="video"), shared_parameters.TOP_K),
     parameters={
         "top_k": shared_parameters.count(5),
         "num_frames": shared_parameters.count(None, least=1),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pipemill.actors.arrow_arrays import make_lists
 from pipemill.actors.faults.bisect import forget_call
 from pipemill.actors.faults.watchdog import mark_progress
 from pipemill.actors.task import Column, Loaded, Parameter
@@ -15,7 +16,7 @@ from ..adapter.token_columns import TokenColumns, knows_pipeline
 from ..engines.stacking import copy_kwargs
 from ..pipeline_task import PipelineTask, Values, fixed
 from ..text import model_limits
-from ..text.token_chunks import build_from_stream, group_by_row, to_matrix
+from ..text.token_chunks import build_from_stream, to_matrix
 from ..text.windows import split_by_size
 from . import shared_parameters
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 _IMAGE = Column(name="image", kind="image")
 _QUESTION = Column(name="question", kind="text", parameter=True)
-_TOP_K = Column(name="top_k", kind="number", required=False, parameter=True)
 _PAIR = ("question", "context")
 # Fields of chunks: the characters of each token, and of its word.
 _PLACES = ("starts", "ends", "word_starts", "word_ends")
@@ -153,7 +153,7 @@ class QuestionAnswering(TokenColumns):
         columns = {name: found.columns[name] for name in found.columns if name in names}
         lost = np.zeros(len(found.lengths), np.int32)
         chunks = build_from_stream(columns, found.lengths, self.equal_sizes, lost)
-        return group_by_row(chunks, found.counts)
+        return make_lists(chunks, found.counts)
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
         import torch
@@ -184,7 +184,7 @@ class QuestionAnswering(TokenColumns):
 QUESTION_ANSWERING = PipelineTask(
     name="question-answering",
     adds="answer, score, start, end; with top_k other than 1 answers: a list of structs of those",
-    inputs=(_QUESTION, Column(name="context", kind="text"), _TOP_K),
+    inputs=(_QUESTION, Column(name="context", kind="text"), shared_parameters.TOP_K),
     parameters={
         "question": Parameter(None, "str|null"),
         "top_k": shared_parameters.count(1, least=1),
@@ -242,7 +242,7 @@ DOCUMENT_QUESTION_ANSWERING = PipelineTask(
         _QUESTION,
         Column(name="words", kind="words", required=False),
         Column(name="boxes", kind="boxes", required=False),
-        _TOP_K,
+        shared_parameters.TOP_K,
     ),
     parameters={
         "question": Parameter(None, "str|null"),
@@ -283,7 +283,7 @@ def _to_choices(answer: Any, values: Values) -> Values:
 VISUAL_QUESTION_ANSWERING = PipelineTask(
     name="visual-question-answering",
     adds="answers, scores: lists, best first; with top_k 1 answer, score",
-    inputs=(_IMAGE, _QUESTION, _TOP_K),
+    inputs=(_IMAGE, _QUESTION, shared_parameters.TOP_K),
     parameters={
         "question": Parameter(None, "str|null"),
         "top_k": shared_parameters.count(5),

@@ -1,14 +1,15 @@
-"""Parameters that several tasks have in common."""
+"""Parameters that several tasks have in common, and columns that give them by row."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pipemill.actors.task import Parameter
+from pipemill.actors.task import Column, Parameter
 
 _PADDING = (True, False, "longest", "max_length", "do_not_pad")
 _TRUNCATION = (True, False, "longest_first", "only_first", "only_second", "do_not_truncate")
 TEXT = Parameter(None, "str")
+TOP_K = Column(name="top_k", kind="number", required=False, parameter=True)
 
 
 def padding(default: Any, null: bool = True) -> Parameter:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pipemill.actors.arrow_arrays import make_lists
 from pipemill.actors.device_transfer import Outputs, to_host_async
 from pipemill.actors.task import Column, Followed, Loaded, Parameter
 
@@ -29,7 +30,8 @@ from ..text.cross_encoder_config import (
     find_default_activation,
     read_cross_encoder_files,
 )
-from ..text.probabilities import compute_softmax
+from ..text.probabilities import compute_sigmoid, compute_softmax
+from . import shared_parameters
 
 _WINDOW_POOLINGS = ("mean", "max")
 
@@ -62,7 +64,7 @@ class TextClassification:
     inputs = (
         Column(name="text", kind="text"),
         Column(name="text_pair", kind="text", required=False),
-        Column(name="top_k", kind="number", required=False, parameter=True),
+        shared_parameters.TOP_K,
     )
     parameters: Mapping[str, Parameter] = {
         "top_k": Parameter(1, "int|null"),
@@ -143,13 +145,10 @@ class TextClassification:
             return pa.table(columns, schema=self.results())
         best = np.argsort(-scores, axis=1, kind="stable")
         kept = np.arange(best.shape[1]) < self._read_top_k(rows)[:, None]
-        offsets = pa.array(np.append(0, kept.sum(axis=1).cumsum()), pa.int32())
         ranked = np.take_along_axis(scores, best, axis=1)
-        columns = [
-            pa.ListArray.from_arrays(offsets, pa.array(self.labels[best][kept], pa.string())),
-            pa.ListArray.from_arrays(offsets, pa.array(ranked[kept])),
-        ]
-        return pa.table(columns, schema=self.results())
+        values = pa.array(self.labels[best][kept], pa.string()), pa.array(ranked[kept])
+        lists = [make_lists(one, kept.sum(axis=1)) for one in values]
+        return pa.table(lists, schema=self.results())
 
     def comparison(self, given: Mapping[str, Any]) -> Comparison:
         """Return how plain transformers computes a row. given: the job's parameters."""
@@ -229,14 +228,10 @@ def _list_labels(config: Any) -> list[str]:
     return [str(config.id2label[i]) for i in range(len(config.id2label))]
 
 
-def _compute_sigmoid(logits: np.ndarray) -> np.ndarray:
-    return 1.0 / (1.0 + np.exp(-logits))
-
-
 # Folders of cross-encoders name functions as `torch.nn` does.
 _NAMES = {"Sigmoid": "sigmoid", "Identity": "none"}
 _ACTIVATIONS = {
     "softmax": compute_softmax,
-    "sigmoid": _compute_sigmoid,
+    "sigmoid": compute_sigmoid,
     "none": lambda logits: logits,
 }

@@ -26,7 +26,6 @@ from .generation_parameters import (
 _CHAT = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 TEXT = Column(name="text", kind="text", required=False)
 MESSAGES = Column(name="messages", kind="messages", required=False)
-_IMAGE = Column(name="image", kind="image", required=False)
 _RECORD = Parameter(None, "dict")
 CHAT_PARAMETERS: Mapping[str, Parameter] = {
     "return_full_text": Parameter(None, "bool|null"),

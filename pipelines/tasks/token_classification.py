@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pipemill.actors.arrow_arrays import make_lists
 from pipemill.actors.task import Column, Loaded, Parameter
 
 from ..adapter.token_columns import TokenColumns, knows_pipeline
@@ -72,9 +73,8 @@ class TokenClassification(TokenColumns):
         super().__init__(adapter)
         self.finder = EntityFinder(self.pipeline, self.keywords)
         limit = model_limits.find_tokenizer_limit(self.pipeline.tokenizer)
-        settings = {name: p.default for name, p in windows.PARAMETERS.items()}
         self.window_tokenizer = windows.WindowTokenizer.from_settings(
-            self.pipeline, limit, {**settings, "truncation": True}, has_spans=True
+            self.pipeline, limit, {"truncation": True}, has_spans=True
         )
 
     @classmethod
@@ -150,9 +150,8 @@ class TokenClassification(TokenColumns):
         }
         fields = list(type.value_type)
         arrays = [pa.array(values[field.name], field.type) for field in fields]
-        offsets = pa.array(np.concatenate([[0], np.cumsum(found.counts)]), pa.int32())
         structs = pa.StructArray.from_arrays(arrays, fields=fields)
-        return pa.table([pa.ListArray.from_arrays(offsets, structs)], schema=schema)
+        return pa.table([make_lists(structs, found.counts)], schema=schema)
 
 
 def _make_output(text: str, chunk: pa.StructArray) -> Values:

@@ -81,7 +81,7 @@ ZERO_SHOT_OBJECT_DETECTION = PipelineTask(
     inputs=(
         _IMAGE,
         Column(name="candidate_labels", kind="labels", parameter=True),
-        Column(name="top_k", kind="number", required=False, parameter=True),
+        shared_parameters.TOP_K,
         _THRESHOLD,
     ),
     parameters={

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pipemill.actors.arrow_arrays import make_lists
 from pipemill.actors.device_transfer import Outputs, to_host_async
 from pipemill.actors.faults.watchdog import mark_progress
 from pipemill.actors.task import Column, Followed, Loaded, Parameter
@@ -24,6 +25,7 @@ from ..text.candidate_labels import (
     check_candidate_labels,
     parse_labels,
 )
+from ..text.probabilities import compute_sigmoid
 from ..text.truncation import count_truncated_in_batch, truncate_to_prefix
 
 _TEMPLATE = "This example is {}."
@@ -151,7 +153,7 @@ class ZeroShotClassification:
         lost[starts] += np.array(truncated, dtype=np.int32)
         chunks = token_chunks.build_chunks(encoding, self.equal_sizes, lost)
         token_chunks.check_chunk_sizes(chunks, self.limit, "the label alone is longer than that")
-        return token_chunks.group_by_row(chunks, counts)
+        return make_lists(chunks, counts)
 
     def forward(self, chunks: pa.StructArray) -> Outputs:
         logits, _ = self.encoder(chunks)
@@ -165,19 +167,15 @@ class ZeroShotClassification:
         logits = token_chunks.to_matrix(outputs.flatten())
         alone = np.array(self._read_values(rows, "multi_label"), dtype=bool) | (counts == 1)
         # Entailment against contradiction for each label alone, or against the row's other labels.
-        pair = 1.0 / (1.0 + np.exp(logits[:, 0] - logits[:, 1]))
+        pair = compute_sigmoid(logits[:, 1] - logits[:, 0])
         starts = np.cumsum(counts) - counts
         shifted = np.exp(logits[:, 1] - np.maximum.reduceat(logits[:, 1], starts)[row])
         scores = np.where(alone[row], pair, shifted / np.add.reduceat(shifted, starts)[row])
         order = np.lexsort((-np.arange(len(row)), -scores, row))
         row_labels = self._read_labels(rows)
         labels = np.array([label for several in row_labels for label in several], dtype=object)
-        offsets = pa.array(np.append(starts, len(row)), pa.int32())
-        columns = [
-            pa.ListArray.from_arrays(offsets, pa.array(labels[order], pa.string())),
-            pa.ListArray.from_arrays(offsets, pa.array(scores[order], pa.float32())),
-        ]
-        return pa.table(columns, schema=self.results())
+        ranked = pa.array(labels[order], pa.string()), pa.array(scores[order], pa.float32())
+        return pa.table([make_lists(one, counts) for one in ranked], schema=self.results())
 
     def comparison(self, given: Mapping[str, Any]) -> Comparison:
         """Return how plain transformers computes a row. given: the job's parameters."""

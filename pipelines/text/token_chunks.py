@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pipemill.actors.arrow_arrays import make_lists
 
 from .model_limits import check_token_count
 
@@ -62,26 +63,14 @@ def build_from_stream(
         equal_sizes: as in `build_chunks`.
         lost: as in `build_chunks`.
     """
-    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
     columns = {"size": pa.array(lengths)}
     if equal_sizes:
         columns["group"] = columns["size"]
     if lost is not None:
         columns["lost"] = pa.array(lost, pa.int32())
     for name, values in inputs.items():
-        columns[name] = pa.ListArray.from_arrays(offsets, pa.array(values))
+        columns[name] = make_lists(pa.array(values), lengths)
     return pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
-
-
-def group_by_row(chunks: pa.StructArray, counts: np.ndarray) -> pa.ListArray:
-    """Group consecutive chunks into one list per row.
-
-    Args:
-        chunks: the chunks, in the rows' order.
-        counts: chunks per row, shape (rows,).
-    """
-    offsets = np.concatenate([[0], np.cumsum(counts)])
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), chunks)
 
 
 def check_chunk_sizes(chunks: pa.StructArray, limit: int | None, advice: str) -> None:

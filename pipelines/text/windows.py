@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pipemill.actors.arrow_arrays import make_lists
 from pipemill.actors.faults.watchdog import mark_progress
 from pipemill.actors.task import Parameter
 
@@ -101,10 +102,11 @@ class WindowTokenizer:
         cls,
         pipeline: Any,
         limit: int | None,
-        settings: Mapping[str, Any],
+        given: Mapping[str, Any],
         has_spans: bool = False,
     ) -> WindowTokenizer:
-        """Make one for a loaded pipeline and values of `PARAMETERS`."""
+        """Make one for a loaded pipeline. given: values of `PARAMETERS`, if not the defaults."""
+        settings = {**{name: p.default for name, p in PARAMETERS.items()}, **given}
         tokenizer = pipeline.tokenizer
         keywords = {n: settings[n] for n in _TOKENIZING if settings[n] is not None}
         splits_special = keywords.get("split_special_tokens", False)
@@ -172,18 +174,24 @@ class WindowTokenizer:
         others = np.flatnonzero(~tokens.known)
         if len(others) == len(texts):
             return self._tokenize(texts)
-        windows = self._cut(tokens.counts)
-        lengths = windows.lengths + special.count()
-        lost = tokens.counts - windows.lengths if self.truncates else None
-        inputs = special.surround(tokens.ids, windows, tokens.spans)
-        chunks = token_chunks.build_from_stream(inputs, lengths, self.equal_sizes, lost)
-        lists = token_chunks.group_by_row(chunks, windows.counts)
+        lists = self._build(tokens.ids, tokens.spans, tokens.counts, special)
         if not len(others):
             return lists
         order = np.arange(len(texts))
         order[others] = len(texts) + np.arange(len(others))
         rest = self._tokenize([texts[i] for i in others])
         return pa.concat_arrays([lists, rest]).take(pa.array(order))
+
+    def _build(
+        self, ids: np.ndarray, spans: np.ndarray | None, counts: np.ndarray, special: SpecialTokens
+    ) -> pa.ListArray:
+        """Make the chunks of texts from their tokens, which are as in `WordTokens`."""
+        windows = self._cut(counts)
+        lost = counts - windows.lengths if self.truncates else None
+        inputs = special.surround(ids, windows, spans)
+        lengths = windows.lengths + special.count()
+        chunks = token_chunks.build_from_stream(inputs, lengths, self.equal_sizes, lost)
+        return make_lists(chunks, windows.counts)
 
     def _cut(self, tokens: np.ndarray) -> Windows:
         """Cut texts of so many tokens, special ones left out, into windows."""
@@ -216,14 +224,8 @@ class WindowTokenizer:
         special = find_special_tokens(self.tokenizer, text, self.keywords)
         if special is None:
             return None
-        count = np.array([len(tokens.ids)])
-        windows = self._cut(count)
         spans = tokens.spans if self.has_spans else None
-        inputs = special.surround(tokens.ids, windows, spans)
-        lengths = windows.lengths + special.count()
-        lost = count - windows.lengths if self.truncates else None
-        chunks = token_chunks.build_from_stream(inputs, lengths, self.equal_sizes, lost)
-        return token_chunks.group_by_row(chunks, windows.counts)
+        return self._build(tokens.ids, spans, np.array([len(tokens.ids)]), special)
 
     def _tokenize_at_once(self, *texts: list[str]) -> pa.ListArray:
         encoding = self._encode(texts)
@@ -238,7 +240,7 @@ class WindowTokenizer:
             # Such a tokenizer begins with a text's last window.
             reading_order = np.lexsort((-np.arange(len(chunks)), row_of_chunk))
             chunks = chunks.take(pa.array(reading_order))
-        return token_chunks.group_by_row(chunks, np.bincount(row_of_chunk, minlength=len(texts[0])))
+        return make_lists(chunks, np.bincount(row_of_chunk, minlength=len(texts[0])))
 
     def _encode(self, texts: Sequence[list[str]]) -> Any:
         options: dict[str, Any] = {**self.keywords, "return_attention_mask": False}

@@ -10,7 +10,7 @@ import psutil
 import pyarrow as pa
 import pytest
 from pipemill.actors.batch import RowError
-from pipemill.actors.operator import BoundTask, TaskOperator
+from pipemill.actors.operator import BoundLoad, TaskOperator
 
 from tests.support.killers import LoadKillers
 
@@ -23,8 +23,8 @@ class Bind:
 
     deaths: str
 
-    def bind(self, schema: pa.Schema) -> BoundTask:
-        return BoundTask(LoadKillers(self.deaths), pa.schema([("text", pa.string())]))
+    def __call__(self, schema: pa.Schema) -> BoundLoad:
+        return BoundLoad(LoadKillers(self.deaths), pa.schema([("text", pa.string())]))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 
 import pyarrow as pa
 import pytest
-from pipemill.pipelines.bind_columns import ColumnBinder
+from pipemill.pipelines.bind_columns import bind_columns
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
 from ray.data.extensions import ArrowTensorType
@@ -22,7 +22,7 @@ def bind(task: str, columns: dict[str, pa.DataType], parameters=None, own=False,
         parameters=json.dumps(parameters or {}),
         own=own,
     )
-    bound = ColumnBinder(load=load, mapping=tuple(mapping.items())).bind(pa.schema(columns))
+    bound = bind_columns(load, mapping, pa.schema(columns))
     assert isinstance(bound.load, LoadTask)
     return dict(bound.load.columns), bound.columns
 

@@ -12,8 +12,8 @@ from pipemill.pipelines.loading.class_source import (
     find_module,
     find_transformers,
     list_arguments,
-    names_in,
     read_mapping,
+    read_names,
 )
 from pipemill.pipelines.loading.extras import is_installed
 
@@ -94,7 +94,9 @@ def test_tables_are_those_of_transformers():
     assert len(known) > 100
     assert {k: tokenizers[k] for k in known} == known
     wrong = tokenization_auto.MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS
-    assert names_in("tokenization_auto", "MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS") == set(wrong)
+    assert read_names("tokenization_auto", "MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS") == set(
+        wrong
+    )
     images = {
         **read_mapping("auto_mappings", "IMAGE_PROCESSOR_MAPPING_NAMES"),
         **read_mapping("image_processing_auto", "MISSING_IMAGE_PROCESSOR_MAPPING_NAMES"),
