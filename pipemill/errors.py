@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -140,3 +141,11 @@ _CONTROLS = {
 def escape_controls(text: str) -> str:
     """Return a text with its control characters as Python writes them, such as `\\x1b`."""
     return text.translate(_CONTROLS)
+
+
+def explain_no_write(output: str, error: Exception) -> ConfigError | RunError:
+    """Return the error of an output that can't be written to. A full disk may have room later."""
+    message = f"can't write to the output {output}: {describe_error(error)}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return RunError(f"{message}; make room, and run again")
+    return ConfigError(message)

@@ -18,6 +18,9 @@ _CALLBACKS = ("weakref", "_weakrefset")
 # What it calls are hooks of libraries (`os.register_at_fork`), in which one is dropped, too. Ray
 # starts its processes so, and signals that come meanwhile are handled in the first hook.
 _FORK = subprocess.Popen._execute_child.__code__  # type: ignore[attr-defined]
+# In these Ray makes its part in C++ of this process, and ends it. One that its part in Python does
+# not know, or no longer, ends the process without a word when Ray is started again.
+_RAY = ("connect", "shutdown")
 
 
 @contextmanager
@@ -79,6 +82,8 @@ def _is_critical(frame: FrameType) -> bool:
         return code.co_name != "__iter__"  # in which the rows of somebody else may be made
     caller = frame.f_back
     if caller is not None and caller.f_code is _FORK:
+        return True
+    if module == "ray._private.worker" and code.co_name in _RAY:
         return True
     is_import = code.co_filename == "<frozen importlib._bootstrap>"
     return is_import or module in _CALLBACKS or code.co_name == "__del__"

@@ -54,6 +54,31 @@ def test_a_cell_that_was_interrupted_in_an_import_runs_again(module, placement, 
     )
 
 
+# As if the interrupt came while Ray's C++ code was at work: Python handles it after that.
+IN_CORE = """
+import ray
+make = ray._raylet.CoreWorker
+
+def interrupt_after(*arguments, **keywords):
+    ray._raylet.CoreWorker = make
+    core = make(*arguments, **keywords)
+    os.kill(os.getpid(), signal.SIGINT)
+    return core
+
+ray._raylet.CoreWorker = interrupt_after
+"""
+
+
+def test_a_cell_that_was_interrupted_as_ray_was_joined_runs_again(models, tmp_path):
+    code = CELLS.replace("threading.Thread(target=interrupt).start()", IN_CORE)
+    arguments = ["", "fused", models["text-classification"], str(tmp_path / "out")]
+    command = [sys.executable, "-c", code, *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "interrupted; run again to resume\n600\n"), (
+        ended.stderr
+    )
+
+
 @pytest.fixture
 def notebook(tmp_path, monkeypatch):
     """Interrupts as in a notebook, since another test may have left others; and a module."""

@@ -20,7 +20,7 @@ from pipemill.actors.storage.backoff import is_forbidden
 from pipemill.actors.storage.filesystem import create_exclusive
 from pipemill.actors.storage.store import Store
 
-from pipemill.errors import ConfigError, RunError, describe_error
+from pipemill.errors import ConfigError, RunError, describe_error, explain_no_write
 
 from ..execution.progress import log
 from ..execution.supervisor import find_command_pid
@@ -84,9 +84,7 @@ class Lease:
             _held.discard(mine.id)
             if isinstance(error, RunError) or not isinstance(error, Exception):
                 raise
-            raise ConfigError(
-                f"can't write to the output {self.path}: {type(error).__name__}: {error}"
-            ) from error
+            raise explain_no_write(self.path, error) from error
         self.holder = mine
         self._ended.clear()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="pipemill-lease")

@@ -22,7 +22,7 @@ from pipemill.actors.storage.parallel import map_parallel
 from pipemill.actors.storage.storage_options import explain_storage_error
 from pipemill.actors.storage.store import FileStamp, Store
 
-from pipemill.errors import ConfigError, RunError, describe_error
+from pipemill.errors import ConfigError, RunError, describe_error, explain_no_write
 
 from ..config.check_arguments import check_options
 from .footer_cache import LEAST_PARTS, FooterCache
@@ -232,9 +232,7 @@ class Ledger:
         try:
             write()
         except Exception as error:
-            raise ConfigError(
-                f"can't write to the output {self.path}: {describe_error(error)}"
-            ) from error
+            raise explain_no_write(self.path, error) from error
 
 
 def _describe(value: object) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
 from pipemill.actors.storage.filesystem import create_exclusive, open_filesystem
 from pipemill.actors.storage.store import Store
+from pipemill.jobs.output import lease
 
 import pipemill
-from pipemill.errors import ConfigError
+from pipemill.errors import ConfigError, RunError
 from tests.support import light
 
 
@@ -65,6 +67,20 @@ def test_a_link_to_a_folder_is_an_output(tmp_path, monkeypatch):
     report = pipemill.run(light.job(tmp_path, ["a"], output={"path": str(tmp_path / "link")}))
     assert report.rows == 1
     assert list((tmp_path / "real").glob("part-*"))
+
+
+@pytest.mark.parametrize("place", [(lease, "create_exclusive"), (Store, "write")])
+def test_a_full_disk_is_no_fault_of_the_job(tmp_path, monkeypatch, place):
+    light.install(monkeypatch)
+
+    def fail(*arguments, **keywords):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(*place, fail)
+        with pytest.raises(RunError, match=r"can't write to the output .*No space .*; make room"):
+            pipemill.run(light.job(tmp_path, ["a"]))
+    assert pipemill.run(light.job(tmp_path, ["a"])).rows == 1
 
 
 def test_a_file_where_a_lease_goes_ends_the_run(tmp_path, monkeypatch):
