@@ -11,7 +11,15 @@ from typing import IO, Any, TypeVar
 
 from fsspec.implementations.local import LocalFileSystem
 from pipemill.actors.batch import LEFT_OUT, add_counts
-from pipemill.actors.output.layout import ATTEMPTS, DEAD_LETTERS, JOB, LOG, PLAN, STORED_INPUT
+from pipemill.actors.output.layout import (
+    ATTEMPTS,
+    DEAD_LETTERS,
+    JOB,
+    LOG,
+    PLAN,
+    STATE,
+    STORED_INPUT,
+)
 from pipemill.actors.output.part_file import read_footer, read_footer_end
 from pipemill.actors.output.part_footer import ROW_COUNTS, PartFooter
 from pipemill.actors.output.state_table import StateTable
@@ -30,6 +38,15 @@ from .job_record import JobRecord
 from .split_plan import Plan
 
 _END_BYTES = 2**16  # the footer of most parts
+# How the temporary names in each folder begin that only the holder of a lease writes to.
+_UNFINISHED: dict[str, tuple[str, ...]] = {
+    "": (".part-",),
+    DEAD_LETTERS: (".part-",),
+    ATTEMPTS: (".part-", ".loading."),
+    LOG: (".",),
+    PLAN: (".",),
+    STATE: (".job.json.",),
+}
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -218,12 +235,12 @@ class Ledger:
         """Remove what processes that were killed while they wrote left under temporary names."""
         if not isinstance(self.filesystem, LocalFileSystem):  # others write without such names
             return
-        for folder in ("", DEAD_LETTERS, ATTEMPTS, LOG):
-            for name in self.files(folder):
-                ours = folder == LOG or name.startswith((".part-", ".loading."))
-                if ours and name.startswith(".") and name.endswith(".tmp"):
+        for folder, beginnings in _UNFINISHED.items():
+            # The plan of an older version is a file, in which nothing is found.
+            for path in Path(self.root, folder).glob(".*.tmp"):
+                if path.name.startswith(beginnings):
                     with suppress(OSError):  # they are in no one's way
-                        Path(self.root, folder, name).unlink()
+                        path.unlink()
 
     def write(self, name: str, data: bytes) -> None:
         self._try_to_write(lambda: self.store.write(name, data))

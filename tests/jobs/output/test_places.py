@@ -9,6 +9,7 @@ import pytest
 from pipemill.actors.storage.filesystem import create_exclusive, open_filesystem
 from pipemill.actors.storage.store import Store
 from pipemill.jobs.output import lease
+from pipemill.jobs.output.ledger import Ledger
 
 import pipemill
 from pipemill.errors import ConfigError, RunError
@@ -47,7 +48,9 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path, monkeypatch):
         tmp_path / "out" / folder / ".part-00000000-ab.parquet.cd.tmp"
         for folder in ("", "_pipemill/dead-letter", "_pipemill/attempts")
     ]
-    left.append(tmp_path / "out/_pipemill/log/.00000001.log.cd.tmp")
+    state = tmp_path / "out/_pipemill"
+    left += [state / "log/.00000001.log.cd.tmp", state / "plan.parquet/.rows.cd.tmp"]
+    left.append(state / ".job.json.cd.tmp")
     mine = tmp_path / "out/.notes.tmp"
     for path in [*left, mine]:
         path.parent.mkdir(exist_ok=True)
@@ -58,6 +61,14 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path, monkeypatch):
     pipemill.run(wanted)
     assert not any(path.exists() for path in left)
     assert mine.exists()
+
+
+def test_the_plan_of_an_older_version_is_a_file_and_stays(tmp_path):
+    plan = tmp_path / "_pipemill/plan.parquet"
+    plan.parent.mkdir()
+    plan.write_text("rows")
+    Ledger(Store(str(tmp_path), {})).remove_unfinished()
+    assert plan.read_text() == "rows"
 
 
 def test_a_link_to_a_folder_is_an_output(tmp_path, monkeypatch):
