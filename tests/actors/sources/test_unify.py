@@ -226,6 +226,9 @@ def test_a_column_whose_types_can_not_be_one_is_refused_where_it_is_needed(tmp_p
         (pa.nulls(1, pa.list_(pa.int8())), [1]),
         (pa.nulls(1, pa.dictionary(pa.int8(), pa.int64())), [True]),
         (pa.array([], pa.float64()), pa.nulls(2, pa.string())),
+        # What pandas writes of times that are missing, beside times of a zone in a coarser unit.
+        (pa.nulls(2, pa.timestamp("ns")), pa.array([1, None], pa.timestamp("ms", "UTC"))),
+        (pa.nulls(1, pa.timestamp("us", "Europe/Berlin")), pa.array([1], pa.timestamp("s"))),
     ],
 )
 def test_a_column_without_values_goes_with_any_type(tmp_path, form, empty, other):
