@@ -129,7 +129,18 @@ def find_common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None
         common = _promote(map_types(one, _simplify), map_types(other, _simplify))
     if common is not None and pa.types.is_floating(common) and not _are_floats(one, other):
         return pa.float64()
-    return common and _widen_decimals(common, one, other)
+    return common and _widen_floats(_widen_decimals(common, one, other), one, other)
+
+
+def _widen_floats(common: pa.DataType, *kinds: pa.DataType) -> pa.DataType:
+    """Give floats the digits of decimals: inside of others Arrow unifies the two to any float."""
+
+    def count_decimals(kind: pa.DataType) -> int:
+        return sum(map(pa.types.is_decimal, _list_types(kind)))
+
+    if max(map(count_decimals, kinds)) <= count_decimals(common):
+        return common
+    return map_types(common, lambda kind: pa.float64() if pa.types.is_floating(kind) else kind)
 
 
 def _widen_decimals(common: pa.DataType, *kinds: pa.DataType) -> pa.DataType:

@@ -250,6 +250,21 @@ def test_a_column_without_values_goes_with_any_type(tmp_path, form, empty, other
         assert [row["c"] for row in rows(batches)] == values
 
 
+@pytest.mark.parametrize("narrow", [pa.float16(), pa.float32()])
+def test_decimals_in_lists_and_structs_keep_their_digits_beside_narrow_fractions(narrow):
+    money = pa.decimal128(10, 2)
+    for one, other, common in (
+        (pa.list_(money), pa.list_(narrow), pa.list_(pa.float64())),
+        (
+            pa.struct([("a", money), ("b", narrow)]),
+            pa.struct([("a", narrow), ("b", narrow)]),
+            pa.struct([("a", pa.float64()), ("b", pa.float64())]),
+        ),
+        (pa.list_(narrow), pa.list_(pa.null()), pa.list_(narrow)),
+    ):
+        assert find_common_type(one, other) == find_common_type(other, one) == common
+
+
 def test_many_files_are_asked_for_values_at_once():
     """Each takes a store's time to answer, and all of them may be empty."""
     files = [InputFile(f"{number}.parquet", 1, "") for number in range(100)]
