@@ -114,7 +114,7 @@ def simplify_column(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.Chunked
     elif _holds_nested(column.type):
         column = _decode_dictionary(column)
     elif _has_null_entries(column):  # which can't be written
-        column = _decode_dictionary(column).cast(column.type)
+        column = _decode_dictionary(column).dictionary_encode().cast(column.type)
     kind = _simplify_type(column.type)
     return column if column.type == kind else column.cast(kind)
 
@@ -150,9 +150,21 @@ def map_types(kind: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) -
 def _simplify_type(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_run_end_encoded(kind) or _holds_nested(kind):
         kind = kind.value_type
-    return map_types(kind, _replace_type)
+    kind = map_types(kind, _replace_type)
+    return map_types(kind, _decode_type) if pa.types.is_nested(kind) else kind
 
 
+def _decode_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type of a dictionary's values, if Arrow can't encode them anew."""
+    return kind if _is_encodable(kind) else _find_value_type(kind)
+
+
+def _is_encodable(kind: pa.DataType) -> bool:
+    return pa.types.is_dictionary(kind) and kind.value_type in _ENCODABLE
+
+
+# Of which Arrow makes dictionaries.
+_ENCODABLE = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
 _WITHOUT_VIEW = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from itertools import chain
 from typing import Any
 
@@ -58,10 +58,11 @@ def unify_columns(
     for name, kinds in columns.items():
         if find_conflict(fields[name]) is not None:
             filled = _leave_out_empty(name, kinds, files, schemas, has_values)
-            fields[name] = _unify_column(name, filled or dict(list(kinds.items())[:1]))
+            kinds = filled or dict(list(kinds.items())[:1])
+            fields[name] = _unify_column(name, kinds)
         if len(kinds) == 1 or find_conflict(fields[name]) is not None:
             continue
-        changed = _find_changed(fields[name], files, schemas, extremes)
+        changed = _find_changed(fields[name], kinds, files, schemas, extremes)
         if (one := next(changed, None)) is None:
             continue
         fields[name] = pa.field(name, pa.string())
@@ -128,7 +129,18 @@ def find_common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None
         common = _promote(map_types(one, _simplify), map_types(other, _simplify))
     if common is not None and pa.types.is_floating(common) and not _are_floats(one, other):
         return pa.float64()
-    return common and _widen_decimals(common, one, other)
+    return common and _widen_floats(_widen_decimals(common, one, other), one, other)
+
+
+def _widen_floats(common: pa.DataType, *kinds: pa.DataType) -> pa.DataType:
+    """Give floats the digits of decimals: inside of others Arrow unifies the two to any float."""
+
+    def count_decimals(kind: pa.DataType) -> int:
+        return sum(map(pa.types.is_decimal, _list_types(kind)))
+
+    if max(map(count_decimals, kinds)) <= count_decimals(common):
+        return common
+    return map_types(common, lambda kind: pa.float64() if pa.types.is_floating(kind) else kind)
 
 
 def _widen_decimals(common: pa.DataType, *kinds: pa.DataType) -> pa.DataType:
@@ -190,13 +202,20 @@ def _make_conflict(
 
 
 def _find_changed(
-    field: pa.Field, files: list[InputFile], schemas: list[pa.Schema], extremes: Extremes
+    field: pa.Field,
+    kinds: Container[pa.DataType],
+    files: list[InputFile],
+    schemas: list[pa.Schema],
+    extremes: Extremes,
 ) -> Iterator[tuple[pa.DataType, Range | None]]:
-    """Yield the types whose values the type of a column would change, with the values' range."""
+    """Yield the types whose values the type of a column would change, with the values' range.
+
+    kinds: the types that the column's type was made of.
+    """
     for file, schema in zip(files, schemas, strict=True):
         index = schema.get_field_index(field.name)
         kind = None if index < 0 else schema.field(index).type
-        limits = None if kind is None else _find_exact_range(kind, field.type)
+        limits = None if kind not in kinds else _find_exact_range(kind, field.type)
         if limits is None:
             continue
         values = None if limits == _NOTHING else extremes(file, field.name)

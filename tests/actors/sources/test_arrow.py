@@ -223,6 +223,28 @@ def test_arrow_files_whose_columns_and_types_differ_are_read_as_one(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("inner", [pa.int64(), pa.float64(), pa.bool_(), pa.string()])
+def test_categories_in_lists_and_structs_are_read(tmp_path, inner):
+    """Arrow encodes texts anew, but no numbers."""
+    coded = pa.DictionaryArray.from_arrays(
+        pa.array([0, 1, None], pa.int8()), pa.array([1, 0]).cast(inner)
+    )
+    lists = pa.ListArray.from_arrays([0, 2, 3, 3], coded)
+    structs = pa.StructArray.from_arrays([coded], ["x"])
+    written = pa.table({"coded": coded, "lists": lists, "structs": structs})
+    write(tmp_path / "a.arrow", written, 3, stream=False)
+    batches = read(plan(tmp_path))
+    assert not any(batch.failures for batch in batches)
+    assert rows(batches) == written.to_pylist()
+
+
+def test_categories_of_numbers_may_have_a_null_entry(tmp_path):
+    coded = pa.DictionaryArray.from_arrays(pa.array([0, 1], pa.int8()), pa.array([7, None]))
+    write(tmp_path / "a.arrow", pa.table({"c": coded}), 2, stream=False)
+    batches = read(plan(tmp_path))
+    assert [row["c"] for row in rows(batches)] == [7, None]
+
+
 @pytest.mark.parametrize("suffix", ["feather", "ipc", "arrows"])
 def test_other_suffixes_of_arrow_are_known(tmp_path, suffix):
     write(tmp_path / f"a.{suffix}", table(3), 2, stream=suffix == "arrows")

@@ -226,6 +226,9 @@ def test_a_column_whose_types_can_not_be_one_is_refused_where_it_is_needed(tmp_p
         (pa.nulls(1, pa.list_(pa.int8())), [1]),
         (pa.nulls(1, pa.dictionary(pa.int8(), pa.int64())), [True]),
         (pa.array([], pa.float64()), pa.nulls(2, pa.string())),
+        # What pandas writes of times that are missing, beside times of a zone in a coarser unit.
+        (pa.nulls(2, pa.timestamp("ns")), pa.array([1, None], pa.timestamp("ms", "UTC"))),
+        (pa.nulls(1, pa.timestamp("us", "Europe/Berlin")), pa.array([1], pa.timestamp("s"))),
     ],
 )
 def test_a_column_without_values_goes_with_any_type(tmp_path, form, empty, other):
@@ -245,6 +248,21 @@ def test_a_column_without_values_goes_with_any_type(tmp_path, form, empty, other
         assert not any(batch.failures for batch in batches)
         values = [value for array in columns for value in pa.array(array).to_pylist()]
         assert [row["c"] for row in rows(batches)] == values
+
+
+@pytest.mark.parametrize("narrow", [pa.float16(), pa.float32()])
+def test_decimals_in_lists_and_structs_keep_their_digits_beside_narrow_fractions(narrow):
+    money = pa.decimal128(10, 2)
+    for one, other, common in (
+        (pa.list_(money), pa.list_(narrow), pa.list_(pa.float64())),
+        (
+            pa.struct([("a", money), ("b", narrow)]),
+            pa.struct([("a", narrow), ("b", narrow)]),
+            pa.struct([("a", pa.float64()), ("b", pa.float64())]),
+        ),
+        (pa.list_(narrow), pa.list_(pa.null()), pa.list_(narrow)),
+    ):
+        assert find_common_type(one, other) == find_common_type(other, one) == common
 
 
 def test_many_files_are_asked_for_values_at_once():
