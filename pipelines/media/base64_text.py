@@ -15,8 +15,9 @@ _SIGNATURES = re.compile(
     rb"|\.snd\0|caff\0",
     re.DOTALL,
 )
-# Of MP3 and AAC without any mark before the first frame. A path may begin like that by chance.
-_FRAMES = re.compile(rb"\xff[\xe2\xe3\xf1-\xf3\xf9-\xfb]")
+# Of MP3 and AAC without any mark before the first frame. A path may begin like that by chance, and
+# have no other characters; hardly one as long as a tenth of a second of sound.
+_FRAMES, _SHORTEST_OF_FRAMES = re.compile(rb"\xff[\xe2\xe3\xf1-\xf3\xf9-\xfb]"), 1024
 _URL_SAFE = str.maketrans("-_", "+/")
 
 
@@ -34,7 +35,8 @@ def decode_media(text: str) -> bytes | None:
     except ValueError:
         return None
     has_signature = _SIGNATURES.match(start)
-    if not has_signature and not (text.startswith("/") and _FRAMES.match(start)):
+    has_frames = len(text) >= _SHORTEST_OF_FRAMES and text[0] == "/" and _FRAMES.match(start)
+    if not has_signature and not has_frames:
         return None
     try:
         return decode_base64(text)
