@@ -47,7 +47,7 @@ class EngineProcesses:
     """The processes that `multiprocessing` starts inside the block, in which an engine is made.
 
     They end with the engine (`end_with`), when this process does, however it does, and when the
-    block ends with an error. They would go on, and keep the memory of the GPU.
+    block ends with an error. Otherwise they would go on, and keep the memory of the GPU.
 
     Attributes:
         started: the processes, after the block.
