@@ -140,9 +140,10 @@ def _explain_no_room(
     cpus = max((node.get("CPU", 0) for node in nodes), default=0)
     gpus = max((node.get("GPU", 0) for node in nodes), default=0)
     if actors.gpus_each > gpus:
+        fewer = f"{gpus:g} or less, or to " if gpus else ""
         return (
             f"an actor asks for {actors.gpus_each:g} GPU (actors.num_gpus), but the largest node "
-            f"of this Ray cluster has {gpus:g}: set actors.num_gpus to 0 for CPU"
+            f"of this Ray cluster has {gpus:g}: set actors.num_gpus to {fewer}0 for CPU"
         )
     extra = f", and the read and write tasks for {tasks:g} more" if tasks else ""
     room = cpus - tasks

@@ -166,20 +166,21 @@ class EngineFactory:
         name: how the job names it.
         encode: makes what computes a text model's outputs, from a `transformers.Pipeline` and the
             outputs that a task wants; None where it runs no such tasks.
-        generate: makes what writes texts, from a pipeline, the name of the ids that its `_forward`
-            returns, and the GPUs that the worker holds; None where it writes none.
+        generate: makes what writes texts, from a pipeline and the name of the ids that its
+            `_forward` returns; None where it writes none.
         schedules_all: whether prompts with any keywords are given to its `write_all`. Else it gets
             no prompts of tasks whose prompts can't be stacked.
         graph: runs the exported model of any task in `GRAPH_TASKS`, in place of the pipeline's own.
         loads_weights: whether it computes with the pipeline's own model. Else that model has no
             weights: it is on the meta device.
-        spreads: whether it divides a model among the GPUs of a worker that holds several.
+        spreads: whether it divides a model among the GPUs of a worker that holds several. Then
+            `generate` also gets their number, or the share of one that the worker holds.
         modules: what it imports on a worker, beside what its `graph` needs.
     """
 
     name: str
     encode: Callable[[Any, ModelOutputs], Engine] | None = None
-    generate: Callable[[Any, str, float], GenerationEngine] | None = None
+    generate: Callable[..., GenerationEngine] | None = None
     schedules_all: bool = False
     graph: GraphRuntime | None = None
     loads_weights: bool = True

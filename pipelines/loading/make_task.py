@@ -85,7 +85,8 @@ def _make_generation(declared: PipelineTask, loaded: Loaded) -> GenerationEngine
     if factory is not None:
         runs = declared.written and (declared.batchable or factory.schedules_all)
         makes = factory.generate if runs else None
-        return makes and makes(loaded.pipeline, declared.written, loaded.num_gpus)
+        gpus = (loaded.num_gpus,) if factory.spreads else ()
+        return makes and makes(loaded.pipeline, declared.written, *gpus)
     tokenizer = loaded.pipeline.tokenizer
     if tokenizer is None or tokenizer.pad_token_id is None:
         return None

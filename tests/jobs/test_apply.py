@@ -267,6 +267,8 @@ def test_what_no_node_has_is_said():
         with pytest.raises(ConfigError, match="an actor asks for .*, but the largest node of this"):
             pool([{"CPU": 2}, {"CPU": 3}], **given)
         assert pool([{"CPU": 2}], autoscales=True, **given).least == 1
+    with pytest.raises(ConfigError, match=r"has 2: set actors.num_gpus to 2 or less, or to 0 for"):
+        pool([{"CPU": 8, "GPU": 2}], num_gpus=4)
     assert pool([{"CPU": 0.5}]).initial == 1, "without num_cpus an actor takes less than a CPU"
 
 

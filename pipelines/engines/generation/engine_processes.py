@@ -17,21 +17,23 @@ from multiprocessing.process import BaseProcess
 _LOOK_S = 0.1
 # Seconds that a process that was killed takes at most to give its memory back.
 _END_S = 10
-# Kills the processes whose numbers it reads, and all that these have started: when it reads an
-# empty line, or when the process ends whose file it was given, however that ends. The end of its
-# input alone would not tell: a forked process keeps it open.
+# Kills the processes whose numbers it reads, and all that these have started: when it reads "end",
+# or when the process that started it has ended, however that did. The end of its input alone would
+# not tell: a forked process keeps it open. File descriptors of processes need Linux 5.3, and a
+# Python that was built for it.
 _KILL_AT_END = """
 import os, select, sys
 from contextlib import suppress
 from psutil import NoSuchProcess, Process
-owner, processes = int(sys.argv[1]), []
-while 0 in select.select([0, owner], [], [])[0]:
-    numbers = os.read(0, 4096).split()
-    if not numbers:
-        break
-    for number in numbers:
-        with suppress(NoSuchProcess):
-            processes.append(Process(int(number)))
+owner, processes, is_over = int(sys.argv[1]), [], False
+while not is_over:
+    is_over = os.getppid() != owner  # what it has told is read first
+    if select.select([0], [], [], 0 if is_over else 0.5)[0]:
+        words = os.read(0, 2**16).split()
+        is_over = is_over or not words or b"end" in words
+        for number in filter(bytes.isdigit, words):
+            with suppress(NoSuchProcess):
+                processes.append(Process(int(number)))
 for process in list(processes):
     with suppress(NoSuchProcess):
         processes += process.children(recursive=True)
@@ -45,7 +47,7 @@ class EngineProcesses:
     """The processes that `multiprocessing` starts inside the block, in which an engine is made.
 
     They end with the engine (`end_with`), when this process does, however it does, and when the
-    block ends with an error. They would go on, and keep the memory of the GPU.
+    block ends with an error. Otherwise they would go on, and keep the memory of the GPU.
 
     Attributes:
         started: the processes, after the block.
@@ -56,12 +58,10 @@ class EngineProcesses:
 
     def __enter__(self) -> EngineProcesses:
         self._others = multiprocessing.active_children()
-        owner = os.pidfd_open(os.getpid())
         self._watch = subprocess.Popen(
-            [sys.executable, "-c", _KILL_AT_END, str(owner)],
-            bufsize=0, stdin=subprocess.PIPE, pass_fds=[owner], start_new_session=True,
+            [sys.executable, "-c", _KILL_AT_END, str(os.getpid())],
+            bufsize=0, stdin=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
-        os.close(owner)
         self._is_made = threading.Event()
         self._looking = threading.Thread(target=self._look_often, daemon=True)
         self._looking.start()
@@ -104,7 +104,7 @@ def _end(
     """End processes, and wait until they have: another engine may need their memory."""
     with suppress(Exception):
         stop()
-    _tell(watch, "\n")  # what has not ended is killed
+    _tell(watch, "end\n")  # what has not ended is killed
     watch.communicate()
     for process in processes:
         process.join(_END_S)

@@ -236,7 +236,7 @@ def test_gpus_that_no_model_uses_are_told(one_gpu, model, tmp_path, capsys):
         {"task": "my-task", "model": "m"},
     ],
 )
-def test_whoever_may_use_several_gpus_gets_them(one_gpu, model, given, capsys):
+def test_engines_and_own_code_may_use_several_gpus(one_gpu, model, given, capsys):
     several = Job(**given, input="i", output="o", actors={"num_gpus": 2})
     assert choose_device(several, model) is several
     assert not capsys.readouterr().err

@@ -43,7 +43,7 @@ class Counting(Engine):
 class Echo(GenerationEngine):
     is_exact = True
 
-    def __init__(self, pipeline, written, num_gpus):
+    def __init__(self, pipeline, written):
         self.written = written
 
     def samples(self, keywords):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import os
 import queue
 import subprocess
 import sys
@@ -45,8 +46,8 @@ if __name__ == "__main__":
 """
 
 
-def start() -> multiprocessing.Process:
-    process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+def start(how: str = "spawn") -> multiprocessing.Process:
+    process = multiprocessing.get_context(how).Process(target=time.sleep, args=(60,))
     process.start()
     return process
 
@@ -75,17 +76,32 @@ def goes_on(process: psutil.Process) -> bool:
     return False
 
 
-def fail_to_make(processes: EngineProcesses) -> None:
+def fail_to_make(processes: EngineProcesses, how: str) -> None:
     with processes:
-        start()
+        start(how)
         raise RuntimeError("no memory")
 
 
-def test_none_is_left_of_an_engine_that_could_not_be_made():
-    processes = EngineProcesses()
+@pytest.mark.parametrize("how", ["spawn", "fork"])
+def test_none_is_left_of_an_engine_that_could_not_be_made(how):
+    """Also if it fails before the process that kills has read anything."""
+    processes, before = EngineProcesses(), time.monotonic()
     with pytest.raises(RuntimeError, match="no memory"):
-        fail_to_make(processes)
+        fail_to_make(processes, how)
     [process] = processes.started
+    assert not process.is_alive()
+    assert time.monotonic() < before + 30  # of the 60 seconds that it sleeps
+
+
+def test_kernels_and_pythons_without_files_of_processes_will_do(monkeypatch):
+    """Linux before 5.3, and a Python that was built with headers of that time."""
+    monkeypatch.delattr(os, "pidfd_open", raising=False)
+    with EngineProcesses() as processes:
+        start()
+    engine, [process] = Engine(), processes.started
+    processes.end_with(engine, lambda: None)
+    del engine
+    gc.collect()
     assert not process.is_alive()
 
 
