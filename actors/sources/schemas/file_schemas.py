@@ -78,7 +78,7 @@ def _cast_column(rows: pa.RecordBatch | pa.Table, field: pa.Field) -> pa.Array |
         if column.type != field.type:
             # Arrow casts no nulls between some types.
             is_empty = column.null_count == rows.num_rows
-            column = pa.nulls(rows.num_rows, field.type) if is_empty else column.cast(field.type)
+            column = pa.nulls(len(column), field.type) if is_empty else _cast(column, field.type)
         # Arrow reads bytes that are not UTF-8 as text, which other readers of the output refuse.
         column.validate(full=True)
         _check_seconds(column)
@@ -86,6 +86,18 @@ def _cast_column(rows: pa.RecordBatch | pa.Table, field: pa.Field) -> pa.Array |
         why = "it holds a text that is not UTF-8" if "Invalid UTF8" in str(error) else error
         raise type(error)(f"column {field.name!r}: {why}") from None
     return column
+
+
+def _cast(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
+    texts = map_types(column.type, _replace_decimal)
+    if texts != column.type and map_types(kind, _replace_decimal) == kind:
+        # Arrow makes another float of the decimal 56910.09 than the nearest one.
+        column = column.cast(texts)
+    return column.cast(kind)
+
+
+def _replace_decimal(kind: pa.DataType) -> pa.DataType:
+    return pa.string() if pa.types.is_decimal(kind) else kind
 
 
 def _check_seconds(column: pa.Array | pa.ChunkedArray) -> None:

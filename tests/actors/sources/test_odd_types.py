@@ -301,6 +301,8 @@ def test_numbers_and_times_fit_their_declared_type_or_cost_their_row(
         # Of 0.35 and 0.57 as decimals Arrow makes other floats.
         (pa.array([0.35, 0.57, -0.0]), "decimal128(4, 2)", [Decimal("0.35"), Decimal("0.57"), 0]),
         (pa.array([0.1, 1e4], pa.float32()), "decimal128(3, 1)", [Decimal("0.1")]),
+        (pa.array([Decimal("-56910.09"), None]), "float64", [-56910.09, None]),
+        (pa.array([Decimal("0.5"), Decimal(10) ** 40]), "float32", [0.5]),
         # A category of pandas, and bytes that are not noted as text.
         (pa.array(["5", NINES, None]).dictionary_encode(), "decimal128(38, 0)", [Decimal(5), None]),
         (pa.array([b"5", NINES.encode(), b"\xff"]), "decimal128(38, 0)", [Decimal(5)]),

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pipemill.actors.sources.byte_ranges import SAMPLED_FILES
+from pipemill.actors.sources.schemas.file_schemas import cast_rows
 from pipemill.actors.sources.schemas.unify import (
     find_common_type,
     find_conflict,
@@ -21,6 +22,8 @@ from pipemill.jobs.rows.held_rows import check_writable
 
 from pipemill.errors import ConfigError
 from tests.support.splits import plan, read, rows
+
+CENTS = pa.decimal128(15, 2)
 
 
 def planned(folder, *columns):
@@ -263,6 +266,21 @@ def test_decimals_in_lists_and_structs_keep_their_digits_beside_narrow_fractions
         (pa.list_(narrow), pa.list_(pa.null()), pa.list_(narrow)),
     ):
         assert find_common_type(one, other) == find_common_type(other, one) == common
+
+
+@pytest.mark.parametrize(
+    ("kind", "wide", "wrap"),
+    [
+        (CENTS, pa.float64(), lambda value: value),
+        (pa.list_(CENTS), pa.list_(pa.float64()), lambda value: [value, None]),
+        (pa.struct({"a": CENTS}), pa.struct({"a": pa.float64()}), lambda value: {"a": value}),
+    ],
+)
+def test_a_decimal_becomes_the_nearest_float(kind, wide, wrap):
+    money = [decimal.Decimal(value * 7919).scaleb(-2) for value in range(-500, 500)]
+    values = pa.array([*map(wrap, money), None], kind)
+    cast = cast_rows(pa.table({"c": values}), pa.schema({"c": wide}))
+    assert cast["c"].to_pylist() == [*(wrap(float(value)) for value in money), None]
 
 
 def test_many_files_are_asked_for_values_at_once():
