@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
@@ -91,8 +92,10 @@ def _cast_column(rows: pa.RecordBatch | pa.Table, field: pa.Field) -> pa.Array |
 def _cast(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
     texts = map_types(column.type, _replace_decimal)
     if texts != column.type and map_types(kind, _replace_decimal) == kind:
-        # Arrow makes another float of the decimal 56910.09 than the nearest one.
-        column = column.cast(texts)
+        # Arrow makes another float of the decimal 56910.09 than the nearest one. No whole number is
+        # written as 12.00.
+        with suppress(pa.ArrowInvalid):
+            return column.cast(texts).cast(kind)
     return column.cast(kind)
 
 

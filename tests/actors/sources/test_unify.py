@@ -283,6 +283,14 @@ def test_a_decimal_becomes_the_nearest_float(kind, wide, wrap):
     assert cast["c"].to_pylist() == [*(wrap(float(value)) for value in money), None]
 
 
+@pytest.mark.parametrize("kind", [pa.int64(), pa.float64(), pa.string(), pa.decimal128(20, 2)])
+def test_whole_decimals_become_any_number(kind):
+    """In a file of very many, of which the types of some were looked at."""
+    values = pa.array([decimal.Decimal("12.00"), None], CENTS)
+    cast = cast_rows(pa.table({"c": values}), pa.schema({"c": kind}))
+    assert [value and float(value) for value in cast["c"].to_pylist()] == [12.0, None]
+
+
 def test_many_files_are_asked_for_values_at_once():
     """Each takes a store's time to answer, and all of them may be empty."""
     files = [InputFile(f"{number}.parquet", 1, "") for number in range(100)]
