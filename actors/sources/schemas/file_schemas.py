@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from operator import itemgetter
 
 import numpy as np
 import pyarrow as pa
@@ -57,18 +58,32 @@ def cast_rows(rows: pa.RecordBatch | pa.Table, schema: pa.Schema) -> pa.Table:
 def cast_valid_rows(
     rows: pa.RecordBatch | pa.Table, schema: pa.Schema
 ) -> tuple[pa.Table, list[tuple[int, BaseException]]]:
-    """Cast rows to a schema. Rows with a value that does not fit are null, and have an error."""
+    """Cast rows to a schema. A value that does not fit is null, and its row has an error."""
     try:
         return cast_rows(rows, schema), []
     except pa.ArrowException:
-        table = rows if isinstance(rows, pa.Table) else pa.Table.from_batches([rows])
-        names = [name for name in schema.names if name in table.schema.names]
-        # Each row has its value alone, not the whole dictionary, of which another may be wrong.
-        table = pa.table({n: _decode_dictionary(simplify_column(table[n])) for n in names})
-        pieces, wrong = bisect_failures(
-            np.arange(rows.num_rows), lambda some: cast_rows(table.take(some), schema)
-        )
-        return scatter_rows(pieces, rows.num_rows, schema), wrong
+        columns: list[pa.ChunkedArray] = []
+        errors: dict[int, BaseException] = {}
+        for field in schema:
+            column, wrong = _cast_valid_values(rows, field)
+            columns.append(column)
+            errors = dict(wrong) | errors
+        return pa.table(columns, schema=schema), sorted(errors.items(), key=itemgetter(0))
+
+
+def _cast_valid_values(
+    rows: pa.RecordBatch | pa.Table, field: pa.Field
+) -> tuple[pa.ChunkedArray, list[tuple[int, BaseException]]]:
+    """Return a column in a field's type, null where a value does not fit, and the errors."""
+    schema = pa.schema([field])
+    if rows.schema.get_field_index(field.name) < 0:
+        return cast_rows(rows, schema)[0], []
+    # Each row has its value alone, not the whole dictionary, of which another may be wrong.
+    table = pa.table({field.name: _decode_dictionary(simplify_column(rows.column(field.name)))})
+    pieces, wrong = bisect_failures(
+        np.arange(rows.num_rows), lambda some: cast_rows(table.take(some), schema)
+    )
+    return scatter_rows(pieces, rows.num_rows, schema)[0], wrong
 
 
 def _cast_column(rows: pa.RecordBatch | pa.Table, field: pa.Field) -> pa.Array | pa.ChunkedArray:

@@ -327,3 +327,23 @@ def test_numbers_of_parquet_fit_their_declared_type_or_cost_their_row(
     report, rows = run(schema={"odd": kind})
     assert rows["odd"].to_pylist() == kept
     assert report.dead == len(values) - len(kept)
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_the_letter_of_a_value_that_does_not_fit_keeps_the_others(run, tmp_path, suffix):
+    for name, texts, numbers in (
+        ("a", ["a"], [[0.5]]),
+        ("b", ["b", "c", "d"], [[1], [2**53 + 1], None]),  # floats beside those of the other file
+    ):
+        table = pa.table({"text": texts, "odd": numbers})
+        path = tmp_path / f"in/{name}.{suffix}"
+        if suffix == "parquet":
+            pq.write_table(table, path)
+        else:
+            with pa.ipc.new_file(str(path), table.schema) as file:
+                file.write_table(table)
+    report, rows = run()
+    assert (report.dead, rows["text"].to_pylist()) == (1, ["a", "b", "d"])
+    dead = pipemill.read(str(tmp_path / "out"), dead_letters=True).to_table().to_pylist()
+    assert [(row["text"], row["odd"]) for row in dead] == [("c", None)]
+    assert "column 'odd'" in dead[0]["message"]
