@@ -40,6 +40,8 @@ from .status import describe_lease, read_lease
 
 # Findings and notes that are shown.
 _SHOWN = 100
+# Files that a disk can't read. Each is asked for again for 15 s; of more, the disk itself is away.
+_MOST_UNREADABLE = 32
 _FIX = "delete it and run the job again"
 
 
@@ -195,6 +197,7 @@ def _check_parts(
     on the others."""
 
     same: dict[pa.Schema, pa.Schema] = {}  # a million parts may share one
+    disk = _DiskErrors()
 
     def read(name: str) -> tuple[PartInfo, str | None]:
         with ledger.open(name) as file:
@@ -205,9 +208,7 @@ def _check_parts(
             path = f"{ledger.path}/{split.part}"
             part, changed = retry_on_driver(partial(read, split.part), path)
         except RunError as error:
-            if (damage := _find_disk_error(error)) is None:
-                raise
-            return damage
+            return disk.accept(error)
         except Exception as error:  # from the filesystem, or Parquet
             return error
         return replace(part, schema=same.setdefault(part.schema, part.schema)), changed
@@ -263,12 +264,21 @@ def _describe_columns(schema: pa.Schema) -> str:
     return ", ".join(f"{field.name}: {field.type}" for field in schema)
 
 
-def _find_disk_error(error: RunError) -> OSError | None:
-    """Return the error of a disk that can't read one file, but others; None for a store's."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, OSError):
-        cause = cause.__cause__
-    return cause if isinstance(cause, OSError) and cause.errno == errno.EIO else None
+class _DiskErrors:
+    """Errors of a disk that can't read some files; those of a store, and very many, are raised."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def accept(self, error: RunError) -> OSError:
+        """Return what the disk said of a file that was asked for again and again, or raise it."""
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__
+        self._count += 1
+        if cause is None or cause.errno != errno.EIO or self._count > _MOST_UNREADABLE:
+            raise error
+        return cause
 
 
 def _check_letters(
@@ -286,15 +296,15 @@ def _check_letters(
         for name in sorted(there - known)
     ]
 
+    disk = _DiskErrors()
+
     def check(split: Split) -> tuple[str | None, str | None]:
         name, footer = f"{DEAD_LETTERS}/{split.part}", good[split.number]
         look = partial(_check_letters_of, ledger, split, footer, split.part in there)
         try:
             return retry_on_driver(look, f"{ledger.path}/{name}")
         except (OSError, RunError) as store:
-            error = _find_disk_error(store) if isinstance(store, RunError) else store
-            if error is None:
-                raise
+            error = disk.accept(store) if isinstance(store, RunError) else store
             return f"{name} can't be read ({describe_error(error)})", None
 
     checked = plan.splits.select(lambda split: split.number in good)

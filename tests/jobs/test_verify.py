@@ -27,7 +27,7 @@ from pipemill.jobs.measuring.row_difference import max_difference
 from pipemill.jobs.output.lease import Lease
 
 import pipemill
-from pipemill.errors import ConfigError
+from pipemill.errors import ConfigError, RunError
 from tests.support import light, tiny
 
 TEXTS = [f"text {i}" if i % 7 else "bad1" for i in range(45)]
@@ -182,6 +182,23 @@ def test_a_file_that_the_disk_can_not_read_is_named_beside_the_others(out, monke
     monkeypatch.setattr(Store, "open", fail)
     (found,) = problems(out)
     assert found.startswith(f"{os.path.join(folder, bad)} can't be read (OSError: ")
+
+
+def test_a_disk_that_can_read_no_file_is_not_waited_for(out, monkeypatch):
+    monkeypatch.setattr("pipemill.actors.storage.backoff.WAITS_S", (0.01,) * 2)
+    monkeypatch.setattr("pipemill.jobs.verify._MOST_UNREADABLE", 1)
+    plain, tried = Store.open, set()
+
+    def fail(self, name):
+        if not name.endswith(".parquet"):
+            return plain(self, name)
+        tried.add(name)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Store, "open", fail)
+    with pytest.raises(RunError, match="Input/output error"):
+        pipemill.verify(out)
+    assert tried
 
 
 def test_a_store_that_is_away_for_a_moment_is_asked_again(out, monkeypatch):

@@ -106,7 +106,7 @@ def _cast_column(rows: pa.RecordBatch | pa.Table, field: pa.Field) -> pa.Array |
 
 def _cast(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
     texts = map_types(column.type, _replace_decimal)
-    if texts != column.type and map_types(kind, _replace_decimal) == kind:
+    if texts != column.type and map_types(kind, _replace_float) != kind:
         # Arrow makes another float of the decimal 56910.09 than the nearest one. No whole number is
         # written as 12.00.
         with suppress(pa.ArrowInvalid):
@@ -116,6 +116,10 @@ def _cast(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array | p
 
 def _replace_decimal(kind: pa.DataType) -> pa.DataType:
     return pa.string() if pa.types.is_decimal(kind) else kind
+
+
+def _replace_float(kind: pa.DataType) -> pa.DataType:
+    return pa.string() if pa.types.is_floating(kind) else kind
 
 
 def _check_seconds(column: pa.Array | pa.ChunkedArray) -> None:

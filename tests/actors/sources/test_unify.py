@@ -273,7 +273,11 @@ def test_decimals_in_lists_and_structs_keep_their_digits_beside_narrow_fractions
     [
         (CENTS, pa.float64(), lambda value: value),
         (pa.list_(CENTS), pa.list_(pa.float64()), lambda value: [value, None]),
-        (pa.struct({"a": CENTS}), pa.struct({"a": pa.float64()}), lambda value: {"a": value}),
+        (
+            pa.struct({"a": CENTS, "b": CENTS}),
+            pa.struct({"a": pa.float64(), "b": CENTS}),
+            lambda value: {"a": value, "b": decimal.Decimal("0.25")},
+        ),
     ],
 )
 def test_a_decimal_becomes_the_nearest_float(kind, wide, wrap):
