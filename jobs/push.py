@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the imports: an interrupt of these is a traceback
-    import runpy
-    import sys
+    from .cli.verb_module import run_verb
 
-    sys.argv.insert(1, "push")
-    runpy.run_module("pipemill", run_name="__main__")
+    run_verb(__file__)
 
 import json
 import os

@@ -6,11 +6,9 @@ The page needs no other file and runs no code: what rows and models say is escap
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the imports: an interrupt of these is a traceback
-    import runpy
-    import sys
+    from .cli.verb_module import run_verb
 
-    sys.argv.insert(1, "report")
-    runpy.run_module("pipemill", run_name="__main__")
+    run_verb(__file__)
 
 import os
 from collections.abc import Mapping, Sequence
