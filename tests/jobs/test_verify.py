@@ -186,7 +186,7 @@ def test_a_file_that_the_disk_can_not_read_is_named_beside_the_others(out, monke
 
 def test_a_disk_that_can_read_no_file_is_not_waited_for(out, monkeypatch):
     monkeypatch.setattr("pipemill.actors.storage.backoff.WAITS_S", (0.01,) * 2)
-    monkeypatch.setattr("pipemill.jobs.verify._MOST_UNREADABLE", 1)
+    monkeypatch.setattr("pipemill.jobs.measuring.verify_files._MOST_UNREADABLE", 1)
     plain, tried = Store.open, set()
 
     def fail(self, name):

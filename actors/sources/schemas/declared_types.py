@@ -124,7 +124,8 @@ def _cast_values(values: pa.Array, kind: pa.DataType) -> pa.Array:
     if pa.types.is_decimal(kind) and values.type in (pa.float32(), pa.float64()):
         # By its digits: Arrow makes another float of the decimal 0.35 than the nearest one.
         return cast_texts(_round_computed(values, kind.scale).cast(pa.string()), kind)
-    if pa.types.is_decimal(values.type) and pa.types.is_floating(kind):  # the same in the other way
+    if pa.types.is_decimal(values.type) and pa.types.is_floating(kind):
+        # By its digits, too: of the decimal 56910.09 Arrow makes another float than the nearest.
         values = values.cast(pa.string()).cast(pa.float64())
     is_whole = pa.types.is_integer(values.type)
     if is_whole and pa.types.is_decimal(kind):  # Arrow wants room for all digits of the type

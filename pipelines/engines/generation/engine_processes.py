@@ -19,8 +19,8 @@ _LOOK_S = 0.1
 _END_S = 10
 # Kills the processes whose numbers it reads, and all that these have started: when it reads "end",
 # or when the process that started it has ended, however that did. The end of its input alone would
-# not tell: a forked process keeps it open. File descriptors of processes need Linux 5.3, and a
-# Python that was built for it.
+# not tell: a forked process keeps it open. It looks twice a second, since waiting for the end of a
+# process that is no child needs Linux 5.3, and a Python that was built for it.
 _KILL_AT_END = """
 import os, select, sys
 from contextlib import suppress
