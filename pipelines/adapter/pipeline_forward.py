@@ -150,7 +150,7 @@ class PipelineForward:
     def run_singly(self, chunks: list[Chunk], as_computed: bool = False) -> list[Any]:
         """Return what regroup needs of each chunk, computed alone.
 
-        as_computed: whether what `_forward` returns is wanted in its place.
+        as_computed: whether what `postprocess` reads is wanted in its place.
         """
         encoder = None if self.by_token is None else self.by_token.encoder
         with nullcontext() if encoder is None else encoder.as_loaded():
@@ -162,7 +162,7 @@ class PipelineForward:
         with seed_row(inputs, self.pipeline.device):
             images = dequantize(inputs, self.pipeline.device)
             output = self.pipeline.forward(images, **copy_kwargs(during))
-        return to_float32(output) if as_computed else self.reduce(output, after)
+        return self._select_compared(output) if as_computed else self.reduce(output, after)
 
     def run_together(self, chunks: list[Chunk], as_computed: bool = False) -> list[Any]:
         """Return the same, computed in one micro-batch."""
@@ -184,7 +184,7 @@ class PipelineForward:
             prompts = [dequantize(one, self.pipeline.device) for one in inputs]
             outputs = self.generation.generate(prompts, during[0])
         if as_computed:
-            return list(map(to_float32, outputs))
+            return list(map(self._select_compared, outputs))
         return [
             self.reduce(output, after)
             for output, (_, _, after) in zip(outputs, keywords, strict=True)
@@ -194,16 +194,24 @@ class PipelineForward:
         """Return a chunk's inputs, with its images on the pipeline's device."""
         return dequantize(pickle.loads(payload), self.pipeline.device)
 
+    def _select_read(self, output: Any) -> Any:
+        """Return of what `_forward` returned what `postprocess` reads, in float32."""
+        # A user's class may read anything.
+        if self.chunked and self.generation is not None and calls_model_once(self.pipeline):
+            output = self.generation.select_read(output)
+        return to_float32(output)
+
+    def _select_compared(self, output: Any) -> Any:
+        output = self._select_read(output)
+        return output if self.by_token is None else self.by_token.select_read(output)
+
     def reduce(self, output: Any, after: Keywords) -> Any:
         """Return what regroup needs of a forward pass.
 
         Where a row is one chunk its answer is made here: the logits of a vocabulary are a
         thousand times larger, and a split's worth of them would fill the memory.
         """
-        # A user's class may read anything.
-        if self.chunked and self.generation is not None and calls_model_once(self.pipeline):
-            output = self.generation.select_read(output)
-        output = to_float32(output)
+        output = self._select_read(output)
         if self.chunked:
             return output
         try:

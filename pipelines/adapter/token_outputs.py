@@ -58,6 +58,15 @@ class TokenOutputs:
             outputs.append(pipeline._forward(inputs, **keywords))
         return outputs
 
+    def select_read(self, output: Any) -> Any:
+        """Leave out of a chunk's output the tokens that nobody reads, which may hold anything."""
+        import torch
+
+        if self.encoder.outputs.reads != "masks":
+            return output
+        read = torch.from_numpy(self._is_read(output["input_ids"][0].numpy()))
+        return {name: value[:, read] for name, value in output.items()}
+
     def _is_read(self, ids: np.ndarray) -> np.ndarray:
         if self.encoder.outputs.reads == "masks":
             return ids == self.pipeline.tokenizer.mask_token_id

@@ -15,6 +15,7 @@ from pipemill.pipelines.adapter.pickled_chunks import DeferredError
 from pipemill.pipelines.adapter.pipeline_forward import PipelineForward
 from pipemill.pipelines.adapter.scheduled_forward import ScheduledForward
 from pipemill.pipelines.engines.base import GenerationEngine
+from pipemill.pipelines.engines.stacking import ROUNDED_ON_GPU
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
 
@@ -245,3 +246,24 @@ def test_rows_of_several_settings_that_no_engine_takes_any_more_are_given_back()
     with pytest.raises(NotScheduled):
         adapter.forward(chunks)
     assert stages.process(Batch(rows)).results.to_pylist() == expected
+
+
+@pytest.mark.parametrize("task", ["document-question-answering", "fill-mask"])
+def test_on_a_gpu_only_what_is_read_is_compared(models, monkeypatch, task):
+    """A document's keys, values and attention are not, nor logits where there is no mask."""
+    monkeypatch.setattr(FirstTry, "_choose_closeness", lambda self: ROUNDED_ON_GPU)
+    if task == "fill-mask":
+        texts = ["a [MASK] b", "[MASK]", "c [MASK]", "d [MASK]"]
+        model, columns = models[task], {"text": texts, "top_k": [1, 2, 3, 4]}
+    else:
+        columns = {"image": list(files(4)), "question": ["who"] * 4}
+        model = models[f"{task}-donut"]
+    stages = LoadTask(
+        task=task,
+        model=Model(path=model),
+        columns=tuple((name, name) for name in columns),
+        max_tokens=10**6,
+    )()
+    batch = stages.process(Batch(pa.table(columns)))
+    assert not batch.failures
+    assert stages.task.forwards.alone[False] is False
