@@ -32,6 +32,8 @@ def find_keywords(
     wanted = pipeline._sanitize_parameters(**copies)
     loaded = pipeline._preprocess_params, pipeline._forward_params, pipeline._postprocess_params
     before, during, after = ({**a, **b} for a, b in zip(loaded, wanted, strict=True))
+    # Whisper's prompt, for one: not every pipeline moves what it is given to its model's device.
+    during = pipeline._ensure_tensor_on_device(during, pipeline.device)
     if getattr(pipeline, "_pipeline_calls_generate", False):
         _give_tokenizer(pipeline, during)
     return before, during, after

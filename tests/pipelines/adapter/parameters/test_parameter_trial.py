@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 import transformers
+from pipemill.pipelines.adapter.parameters.parameter_trial import find_keywords
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
 from pipemill.pipelines.registry import find_task
@@ -14,6 +16,7 @@ from pipemill.pipelines.text.candidate_labels import parse_labels
 from tests.support import tiny
 from tests.support.row_by_row import run
 
+ASR = "automatic-speech-recognition"
 LONG = tiny.sentence(60, 3)
 
 
@@ -24,7 +27,6 @@ def load(models, task, parameters, model=None):
     )()  # fmt: skip
 
 
-ASR = "automatic-speech-recognition"
 WRONG = [
     ("fill-mask", {"top_k": 10**6}, r"top_k \(1000000\) must be at most the model's \d+ tokens"),
     ("fill-mask", {"tokenizer_kwargs": {"return_tensors": "np"}}, "tokenizer_kwargs"),
@@ -181,3 +183,12 @@ def test_a_template_of_a_row_that_is_more_than_a_place_is_a_dead_letter(models, 
     expected = truth("a", candidate_labels=["c", "d"], hypothesis_template="{{x}} {}")
     assert batch.results["labels"].to_pylist()[0] == expected["labels"]
     assert batch.results["scores"].to_pylist()[0] == pytest.approx(expected["scores"], abs=1e-4)
+
+
+def test_tensors_for_the_forward_pass_are_on_the_models_device(models):
+    pipeline = transformers.pipeline(ASR, models["whisper"], device="cpu")
+    pipeline.device = torch.device("meta")  # as if it were on a GPU
+    task = find_task(ASR)
+    given = task.to_pipeline_parameters({"generate_kwargs": {"prompt_ids": [5, 6]}})
+    _, during, _ = find_keywords(task, pipeline, given)
+    assert during["prompt_ids"].device.type == "meta"
