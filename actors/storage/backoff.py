@@ -6,6 +6,7 @@ import errno
 import random
 import time
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import TypeVar
 
 from pipemill.errors import ConfigError, RunError, StoreError
@@ -84,6 +85,7 @@ def retry_with_backoff(call: Callable[[], T], what: str, waits: Sequence[float] 
         StoreError: the store did not answer. Other errors of the call are raised as they are.
     """
     waits = WAITS_S if waits is None else waits
+    began = monotonic()
     for wait in waits:
         try:
             return call()
@@ -98,5 +100,5 @@ def retry_with_backoff(call: Callable[[], T], what: str, waits: Sequence[float] 
             raise
         raise StoreError(
             f"{what} can't be reached, tried {len(waits) + 1} times over "
-            f"{sum(waits):.0f} s: {type(error).__name__}: {error}"
+            f"{monotonic() - began:.0f} s: {type(error).__name__}: {error}"
         ) from error
