@@ -24,13 +24,15 @@ _ERRNOS = {
     )
     if hasattr(errno, name)
 }  # fmt: skip
-# Classes of botocore, aiohttp, requests and urllib3, which may not be installed.
+# Classes of botocore, aiohttp, requests, urllib3 and httpx, which may not be installed.
 _NAMES = {
     "TimeoutError", "ConnectionError", "HTTPClientError", "ClientConnectionError",
     "ClientPayloadError", "ServerTimeoutError", "IncompleteRead", "ResponseParserError",
+    "TransportError",
 }  # fmt: skip
 
-# What servers answer that have too much to do: `status` of aiohttp's errors, `code` of gcsfs's.
+# What servers answer that have too much to do: `status` of aiohttp's errors, `code` of gcsfs's,
+# `status_code` of the response of the Hub's.
 _STATUSES = {"429", "500", "502", "503", "504"}
 
 T = TypeVar("T")
@@ -46,7 +48,9 @@ def is_transient(error: BaseException) -> bool:
         return error.__context__ is not None and is_transient(error.__context__)
     if isinstance(error, OSError) and error.errno in _ERRNOS:
         return True
-    if _STATUSES & {str(getattr(error, name, None)) for name in ("status", "code")}:
+    answer = getattr(error, "response", None)
+    told = [getattr(error, name, None) for name in ("status", "code")]
+    if _STATUSES & {str(code) for code in (*told, getattr(answer, "status_code", None))}:
         return True
     return bool(_NAMES & {kind.__name__ for kind in type(error).__mro__})
 
@@ -100,5 +104,5 @@ def retry_with_backoff(call: Callable[[], T], what: str, waits: Sequence[float] 
             raise
         raise StoreError(
             f"{what} can't be reached, tried {len(waits) + 1} times over "
-            f"{monotonic() - began:.0f} s: {type(error).__name__}: {error}"
+            f"{monotonic() - began:.0f} s: {type(error).__name__}: {' '.join(str(error).split())}"
         ) from error

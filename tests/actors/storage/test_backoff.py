@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from pipemill.actors.storage import backoff
@@ -96,6 +97,22 @@ def test_the_code_of_an_answer_is_read(code, passing):
     error = Exception(f"try again, {code}")
     error.code = code  # as gcsfs's HttpError
     assert is_transient(error) is passing
+
+
+@pytest.mark.parametrize(("status", "passing"), [(500, True), (429, True), (404, False)])
+def test_the_answer_of_the_hub_is_read(status, passing):
+    from huggingface_hub.errors import HfHubHTTPError
+
+    response = SimpleNamespace(status_code=status, headers={}, request=None)
+    assert is_transient(HfHubHTTPError("told", response=response)) is passing
+
+
+def test_a_hub_that_is_not_reached_may_be_later():
+    from huggingface_hub import get_session
+
+    with pytest.raises(Exception) as refused:
+        get_session().get("http://127.0.0.1:1/api")
+    assert is_transient(refused.value)
 
 
 def test_what_a_store_refuses_is_not_the_files_fault():
