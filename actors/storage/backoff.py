@@ -6,6 +6,7 @@ import errno
 import random
 import time
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import TypeVar
 
 from pipemill.errors import ConfigError, RunError, StoreError
@@ -23,13 +24,15 @@ _ERRNOS = {
     )
     if hasattr(errno, name)
 }  # fmt: skip
-# Classes of botocore, aiohttp, requests and urllib3, which may not be installed.
+# Classes of botocore, aiohttp, requests, urllib3 and httpx, which may not be installed.
 _NAMES = {
     "TimeoutError", "ConnectionError", "HTTPClientError", "ClientConnectionError",
     "ClientPayloadError", "ServerTimeoutError", "IncompleteRead", "ResponseParserError",
+    "TransportError",
 }  # fmt: skip
 
-# What servers answer that have too much to do: `status` of aiohttp's errors, `code` of gcsfs's.
+# What servers answer that have too much to do: `status` of aiohttp's errors, `code` of gcsfs's,
+# `status_code` of the response of the Hub's.
 _STATUSES = {"429", "500", "502", "503", "504"}
 
 T = TypeVar("T")
@@ -45,7 +48,9 @@ def is_transient(error: BaseException) -> bool:
         return error.__context__ is not None and is_transient(error.__context__)
     if isinstance(error, OSError) and error.errno in _ERRNOS:
         return True
-    if _STATUSES & {str(getattr(error, name, None)) for name in ("status", "code")}:
+    answer = getattr(error, "response", None)
+    told = [getattr(error, name, None) for name in ("status", "code")]
+    if _STATUSES & {str(code) for code in (*told, getattr(answer, "status_code", None))}:
         return True
     return bool(_NAMES & {kind.__name__ for kind in type(error).__mro__})
 
@@ -84,6 +89,7 @@ def retry_with_backoff(call: Callable[[], T], what: str, waits: Sequence[float] 
         StoreError: the store did not answer. Other errors of the call are raised as they are.
     """
     waits = WAITS_S if waits is None else waits
+    began = monotonic()
     for wait in waits:
         try:
             return call()
@@ -98,5 +104,5 @@ def retry_with_backoff(call: Callable[[], T], what: str, waits: Sequence[float] 
             raise
         raise StoreError(
             f"{what} can't be reached, tried {len(waits) + 1} times over "
-            f"{sum(waits):.0f} s: {type(error).__name__}: {error}"
+            f"{monotonic() - began:.0f} s: {type(error).__name__}: {' '.join(str(error).split())}"
         ) from error

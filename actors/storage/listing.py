@@ -177,6 +177,13 @@ class _Walk:
             self.tables.append(name)
 
 
+def _is_missing(filesystem: Any, path: str) -> bool:
+    try:
+        return not filesystem.exists(path)
+    except ValueError:  # what stands before the name of a repository of the Hub is no folder
+        return False
+
+
 def _explain_nothing(filesystem: Any, path: str, walk: _Walk) -> str:
     """Return why there is no file, by the first folder of a path that does not exist."""
     folder, is_pattern = walk.top, walk.top != path
@@ -186,7 +193,7 @@ def _explain_nothing(filesystem: Any, path: str, walk: _Walk) -> str:
         return "found no file"  # a web server has no folders
     ends = [match.start() for match in re.finditer("/", folder)][folder.startswith("/") :]
     for end in (*ends, len(folder)):
-        if folder[:end] and not filesystem.exists(folder[:end]):
+        if folder[:end] and _is_missing(filesystem, folder[:end]):
             scheme = _ONE_SLASH.search(folder)
             hint = f" (a URL begins with {scheme[1]}://)" if scheme else ""
             return f"found no file: {make_url(filesystem, folder[:end])} does not exist{hint}"

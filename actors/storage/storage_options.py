@@ -15,12 +15,18 @@ from .file_names import find_member
 
 # What users of a filesystem never give.
 _INNER = ("self", "asynchronous", "loop")
+_NO_CREDENTIALS = (
+    ": set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY where the job runs (`pipemill submit --env "
+    "AWS_ACCESS_KEY_ID --env AWS_SECRET_ACCESS_KEY` sends those of this shell), or storage_options"
+)
 _UNKNOWN = re.compile(r"unexpected keyword argument '(\w+)'")
 
 
 def explain_storage_error(error: BaseException, url: str, options: Mapping[str, Any]) -> str:
     """Return why a filesystem could not be used, and by which option, if it is one's fault."""
     plain = " ".join(f"{type(error).__name__}: {error_message(error)}".split())
+    if type(error).__name__ == "NoCredentialsError":
+        return plain + _NO_CREDENTIALS
     if not options or not isinstance(error, TypeError | AttributeError):
         return plain
     unknown = _UNKNOWN.search(plain)

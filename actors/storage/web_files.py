@@ -42,13 +42,28 @@ def read_without_ranges(filesystem: AbstractFileSystem) -> None:
 
     def open_web_file(path: str, mode: str = "rb", **keywords: Any) -> IO[bytes]:
         file = make(filesystem, path, mode, **keywords)
-        if (cache := getattr(file, "cache", None)) is not None:
+        if getattr(file, "size", 0) is None:  # a stream: the server does not say how long it is
+            file.seek = _explain_seek(file.seek)
+        elif (cache := getattr(file, "cache", None)) is not None:
             whole = {**keywords, "block_size": 0}
             parts = _Parts(cache.fetcher, lambda: make(filesystem, path, mode, **whole))
             cache.fetcher = parts.fetch
         return file
 
     filesystem._open = open_web_file
+
+
+def _explain_seek(seek: Callable[..., int]) -> Callable[..., int]:
+    def explained(*place: int) -> int:
+        try:
+            return seek(*place)
+        except ValueError:
+            raise ValueError(
+                "the web server does not say how long it is, and this format is not read from its "
+                "start to its end: download it first"
+            ) from None
+
+    return explained
 
 
 class _Parts:

@@ -18,6 +18,7 @@ from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.errors import ConfigError
 
 from .fingerprint import FIELD_DEFAULTS
+from .models.find_on_hub import explain_hub_error
 from .resolve_task import ResolvedTask, select_parameters
 
 if TYPE_CHECKING:
@@ -93,10 +94,18 @@ def begins_with_static(root: Path) -> bool:
 
 def _choose_reader(files: ModelFiles) -> Callable[[str], Any]:
     def read(name: str) -> Any:
-        file = files.find(name)
+        file = _find(files, name)
         return None if file is None else _read_json(file)
 
     return read
+
+
+def _find(files: ModelFiles, name: str) -> Path | None:
+    """Return the path of a file, if the model has it. Raises ConfigError, RunError."""
+    try:
+        return files.find(name)
+    except OSError as error:
+        raise explain_hub_error(error, files.path) from None
 
 
 def _read_json(file: Path) -> Any:
@@ -111,7 +120,7 @@ def _read_json(file: Path) -> Any:
 def _check_weights(job: Job, files: ModelFiles, followed: Followed) -> None:
     """Raise ConfigError for a module without whole weights, or with pickles if none may be read."""
     for folder in followed.weights:
-        safe, pickled = (files.find(f"{folder}/{name}") for name in WEIGHTS)
+        safe, pickled = (_find(files, f"{folder}/{name}") for name in WEIGHTS)
         try:
             if safe is not None:
                 read_tensors([safe])

@@ -92,17 +92,25 @@ class ModelFiles:
         """Return the path of a file on this machine; None if the model does not have it.
 
         Raises:
-            OSError: the Hub could not be asked.
+            OSError: the Hub does not answer what was asked.
         """
         folder = Path(self.root or self.path)
         if folder.is_dir():
             return folder / name if (folder / name).is_file() else None
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError
+        from huggingface_hub.errors import (
+            EntryNotFoundError,
+            HfHubHTTPError,
+            RemoteEntryNotFoundError,
+        )
 
         try:
             return Path(hf_hub_download(self.path, name, revision=self.revision))
-        except EntryNotFoundError:
+        except RemoteEntryNotFoundError:
+            return None
+        except (EntryNotFoundError, HfHubHTTPError) as error:
+            if find_status(error) is not None and self.is_unknown(name):
+                raise  # it may be there: without it the model would be used in another way
             return None
 
     def find_here(self, name: str) -> Path | None:
@@ -189,6 +197,14 @@ class ModelFiles:
     def _find_listed(self, name: str) -> Path | None:
         # One listing, and not one request for each file that is missing.
         return self.find(name) if name in self else None
+
+
+def find_status(error: BaseException) -> int | None:
+    """Return the HTTP status of the Hub's answer that a library's error is about, if any is."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    cause = error if isinstance(error, HfHubHTTPError) else error.__cause__
+    return cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
 
 
 def _find_fault(file: Path) -> str | None:

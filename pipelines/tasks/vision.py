@@ -22,7 +22,15 @@ _RLE = pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.list_(pa.int32()
 
 
 def _to_objects(answer: Any, values: Values) -> Values:
-    return {"objects": answer}
+    return {"objects": [{**found, "box": _to_box(found["box"])} for found in answer]}
+
+
+def _to_box(box: dict[str, Any]) -> dict[str, int]:
+    """Return a box; of one that is turned (PP-OCR's, four corners) the upright one around it."""
+    if isinstance(box["xmin"], int):
+        return box
+    across, down = zip(*box.values(), strict=True)
+    return {"xmin": min(across), "ymin": min(down), "xmax": max(across), "ymax": max(down)}
 
 
 def _to_segments(answer: Any, values: Values) -> Values:

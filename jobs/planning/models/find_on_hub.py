@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from pipemill.pipelines.loading.adapters.merge_adapter import ADAPTER_CONFIG
+from pipemill.pipelines.loading.model_files import find_status
 
-from pipemill.errors import ConfigError
+from pipemill.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from ...config.task_entry import ModelSection
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 def find_on_hub(model: ModelSection) -> Path:
     """Return where the configuration of a model, or of an adapter alone, is in the Hub's cache.
 
-    Raises ConfigError if it is neither there nor on the Hub.
+    Raises:
+        ConfigError: it is neither there nor on the Hub.
+        RunError: the Hub answers with an error.
     """
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import (
@@ -44,7 +47,9 @@ def find_on_hub(model: ModelSection) -> Path:
         )
         try:
             return Path(download("config.json"))
-        except EntryNotFoundError:
+        except EntryNotFoundError as error:
+            if _may_pass(error):
+                raise
             with suppress(EntryNotFoundError):
                 return Path(download(ADAPTER_CONFIG))
             raise
@@ -52,11 +57,13 @@ def find_on_hub(model: ModelSection) -> Path:
         reason = f"the Hub's model has no revision {model.revision!r} (model.revision)"
     except RemoteEntryNotFoundError:
         reason = "the Hub's repository has no config.json: it is not a transformers model"
-    except RepositoryNotFoundError:
-        reason = "the Hub has no model of that name (for a private one, set HF_TOKEN)"
+    except RepositoryNotFoundError as error:
+        reason = _explain_refusal(error, str(model.path))
     except HFValidationError as error:
         reason = f"it is not a name on the Hub ({error})"
     except (OSError, ValueError) as error:
+        if _may_pass(error):
+            raise explain_hub_error(error, str(model.path)) from None
         reason = "HF_HUB_OFFLINE is set" if offline else f"{constants.ENDPOINT} can't be reached"
         if reachable:
             reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
@@ -64,6 +71,45 @@ def find_on_hub(model: ModelSection) -> Path:
         f"no model {model.path!r}: there is no such folder in {os.getcwd()}, it is not in the "
         f"cache ({constants.HF_HUB_CACHE}), and {reason}"
     )
+
+
+def explain_hub_error(error: BaseException, model: str) -> Exception:
+    """Return the error of a model of which the Hub does not show what was asked for."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    if _may_pass(error):
+        return RunError(
+            f"the Hub answers with HTTP status {find_status(error)} for the model {model}: run "
+            "again when that has passed, or set HF_HUB_OFFLINE=1 if the cache has the whole model"
+        )
+    why = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+    if isinstance(error, RepositoryNotFoundError):
+        why = _explain_refusal(error, model)
+    return ConfigError(
+        f"can't read the model {model!r}: {why}. HF_HUB_OFFLINE=1 makes do with the cache"
+    )
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Tell whether a Hub that is busy or broken is to blame."""
+    status = find_status(error) or 0
+    return status == 429 or status >= 500
+
+
+def _explain_refusal(error: Exception, model: str) -> str:
+    """Return why the Hub does not show a model, or says that it has none of that name."""
+    from huggingface_hub import constants, get_token
+    from huggingface_hub.errors import GatedRepoError
+
+    token = get_token()
+    if isinstance(error, GatedRepoError):
+        page = f"{constants.ENDPOINT}/{model}"
+        if token is None:
+            return f"the Hub shows it to those only who were granted access on {page}: set HF_TOKEN"
+        return f"the account of the token here has no access: ask for it on {page}"
+    if token is None:
+        return "the Hub has no model of that name (for a private one, set HF_TOKEN)"
+    return "the Hub has no model of that name that the token here (HF_TOKEN) may read"
 
 
 def _is_reachable(url: str) -> bool:

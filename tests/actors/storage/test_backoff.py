@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from pipemill.actors.storage import backoff
@@ -49,9 +50,12 @@ def test_a_store_that_comes_back_is_waited_for_longer_and_longer(waits):
         assert 0.8 * wanted <= waited <= 1.2 * wanted
 
 
-def test_one_that_stays_away_is_named_with_its_last_words(waits):
+def test_one_that_stays_away_is_named_with_its_last_words(waits, monkeypatch):
+    # A client's own tries take time, too.
+    clock = iter((100.0, 197.0))
+    monkeypatch.setattr(backoff, "monotonic", lambda: next(clock))
     with pytest.raises(
-        StoreError, match=r"s3://b/a can't be reached, tried 7 times over 61 s: OSError: .*told"
+        StoreError, match=r"s3://b/a can't be reached, tried 7 times over 97 s: OSError: .*told"
     ):
         retry_with_backoff(failing(99, OSError(errno.EIO, "told")), "s3://b/a")
     assert len(waits) == len(backoff.WAITS_S)
@@ -93,6 +97,22 @@ def test_the_code_of_an_answer_is_read(code, passing):
     error = Exception(f"try again, {code}")
     error.code = code  # as gcsfs's HttpError
     assert is_transient(error) is passing
+
+
+@pytest.mark.parametrize(("status", "passing"), [(500, True), (429, True), (404, False)])
+def test_the_answer_of_the_hub_is_read(status, passing):
+    from huggingface_hub.errors import HfHubHTTPError
+
+    response = SimpleNamespace(status_code=status, headers={}, request=None)
+    assert is_transient(HfHubHTTPError("told", response=response)) is passing
+
+
+def test_a_hub_that_is_not_reached_may_be_later():
+    from huggingface_hub import get_session
+
+    with pytest.raises(Exception) as refused:
+        get_session().get("http://127.0.0.1:1/api")
+    assert is_transient(refused.value)
 
 
 def test_what_a_store_refuses_is_not_the_files_fault():

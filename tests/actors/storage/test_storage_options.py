@@ -26,6 +26,17 @@ def test_an_option_that_a_store_does_not_take(tmp_path, monkeypatch, place, opti
         pipemill.run(job)
 
 
+def test_missing_credentials_are_told_where_to_come_from(tmp_path, monkeypatch):
+    light.install(monkeypatch)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    job = {**light.job(tmp_path, ["a"]), "input": "s3://no-such-bucket/a.parquet"}
+    with pytest.raises(pipemill.ConfigError, match="NoCredentialsError.*submit --env AWS_ACCESS"):
+        pipemill.run(job)
+
+
 def test_a_version_of_an_object_is_not_taken_for_the_newest(tmp_path, monkeypatch):
     light.install(monkeypatch)
     job = {**light.job(tmp_path, ["a"]), "input": "s3://bucket/a.parquet?versionId=1"}

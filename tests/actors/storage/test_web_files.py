@@ -63,6 +63,22 @@ def test_each_split_is_read(url: str, tmp_path: Path, name: str) -> None:
     assert rows(read(made)) == wanted
 
 
+def test_parquet_of_a_server_that_gives_no_length_is_told_what_to_do(url, tmp_path, monkeypatch):
+    """Such as a server that compresses, or makes, what it sends."""
+    send = SimpleHTTPRequestHandler.send_header
+
+    def send_no_length(handler, name, value):
+        if name.lower() != "content-length":
+            send(handler, name, value)
+
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "send_header", send_no_length)
+    pq.write_table(pa.table({"text": ["a"] * 9}), tmp_path / "a.parquet")
+    with pytest.raises(ConfigError, match=r"a\.parquet as Parquet: .*no.*long.*download it first"):
+        plan(f"{url}/a.parquet")
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n' * 9)
+    assert len(rows(read(plan(f"{url}/a.jsonl")))) == 9
+
+
 @pytest.mark.parametrize("status", [500, 503])
 def test_a_server_that_can_not_answer_is_asked_again(url, tmp_path, monkeypatch, status) -> None:
     monkeypatch.setattr(backoff, "WAITS_S", (0.0,) * 6)

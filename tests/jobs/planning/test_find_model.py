@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+from pipemill.jobs.planning import find_model
 from pipemill.pipelines.loading import model_fit
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.model_fit import find_misfit
@@ -25,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import pipemill
-from tests.support import tiny
+from tests.support import hub_errors, light, tiny
 from tests.support.hub_server import hub
 
 
@@ -517,6 +519,37 @@ def test_a_hub_name_without_a_network_is_said_at_once(tmp_path):
     assert "no model 'org/no-such-model'" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "token", "error", "said"),
+    [
+        (401, GatedRepoError, None, pipemill.ConfigError, "granted access on https://hub/org/m: s"),
+        (403, GatedRepoError, "hf_x", pipemill.ConfigError, "no access: ask for it on https://hu"),
+        (401, RepositoryNotFoundError, None, pipemill.ConfigError, "for a private one, set HF_TOK"),
+        (401, RepositoryNotFoundError, "hf_x", pipemill.ConfigError, "token here .* may read"),
+        (429, HfHubHTTPError, None, pipemill.RunError, "HTTP status 429 .* org/m: run again"),
+        (500, HfHubHTTPError, None, pipemill.RunError, "HTTP status 500 .* org/m: run again"),
+    ],
+)
+def test_why_the_hub_shows_no_model(tmp_path, monkeypatch, status, kind, token, error, said):
+    hub_errors.answer(monkeypatch, status, kind)
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: token)
+    with pytest.raises(error, match=said):
+        pipemill.run({**light.job(tmp_path, ["a"]), "model": "org/m"})
+
+
+def test_a_model_is_not_embedded_in_another_way_while_the_hub_is_broken(tmp_path, monkeypatch):
+    commit = tmp_path / "hub/models--org--m/snapshots" / ("0" * 40)
+    commit.mkdir(parents=True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    hub_errors.answer(monkeypatch, 500)
+    config = commit / "config.json"
+    config.write_text('{"model_type": "bert"}')
+    monkeypatch.setattr(find_model, "find_on_hub", lambda model: config)
+    job = {**light.job(tmp_path, ["a"]), "task": "feature-extraction", "model": "org/m"}
+    with pytest.raises(pipemill.RunError, match="HTTP status 500 for the model org/m: run again"):
+        pipemill.run(job)
 
 
 def test_pickled_weights_are_checked_too(models, tmp_path):

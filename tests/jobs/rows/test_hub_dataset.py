@@ -126,6 +126,7 @@ def test_a_dataset_split_is_read_in_one_commit(tmp_path, monkeypatch):
                 "hf://datasets/org/data?split=tran": "has no dataset split 'tran'; did you mean",
                 "hf://datasets/org/data?config=x": "BuilderConfig 'x' not found",
                 "hf://datasets/org/none": "can't find the dataset org/none on the Hub",
+                "hf://datasets/org/plain/b.csv": "hf://datasets/org/plain/b.csv does not exist",
                 "hf://datasets/org/pictures": "is read by the imagefolder builder of datasets",
             }.items():
                 status, stderr = run(path, "wrong")

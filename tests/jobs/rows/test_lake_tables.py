@@ -159,6 +159,7 @@ def test_of_several_newest_files_of_an_iceberg_table_one_must_be_named(job, tmp_
 
 def test_rows_that_a_deletion_vector_marks_are_not_read(job, tmp_path):
     """As Spark deletes rows: the file stays, and the log names the deleted rows' numbers."""
+    pytest.importorskip("deltalake")
     table = Delta(tmp_path)
     log = Path(table.path, "_delta_log")
     first, last = (log / f"{version:020}.json" for version in (0, 1))

@@ -11,6 +11,7 @@ from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.pipelines.loading.task_loader import LoadTask
 
 import pipemill
+from tests.support import hub_errors
 
 
 def test_a_folder(tmp_path):
@@ -42,6 +43,21 @@ def test_a_name_on_the_hub_without_a_way_there_is_read_from_the_cache(tmp_path, 
     assert "config.json" not in ModelFiles("mill/none", commit)
     # The Hub may have one, which is not the folder's fault.
     assert files.describe_tokenizer_files() is None
+
+
+@pytest.mark.parametrize("status", [401, 500])
+def test_a_file_that_the_hub_does_not_show_may_be_there(tmp_path, monkeypatch, status):
+    commit = "0123456789" * 4
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    hub_errors.answer(monkeypatch, status)
+    files = ModelFiles("mill/tiny", commit)
+    with pytest.raises(OSError):
+        files.find("modules.json")
+    # What the cache knows to be missing is missing.
+    nothing = tmp_path / "models--mill--tiny" / ".no_exist" / commit / "modules.json"
+    nothing.parent.mkdir(parents=True)
+    nothing.touch()
+    assert files.find("modules.json") is None
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,20 @@ def test_each_image_may_have_its_own_threshold(models, tmp_path):
     )  # fmt: skip
 
 
+def test_a_turned_box_becomes_the_upright_one_around_it():
+    from pipemill.pipelines.tasks.vision import OBJECT_DETECTION
+
+    # What transformers' pipeline makes of the four corners that PP-OCR finds.
+    corners = {"xmin": [9, 4], "ymin": [20, 2], "xmax": [21, 8], "ymax": [10, 10]}
+    upright = {"xmin": 1, "ymin": 2, "xmax": 3, "ymax": 4}
+    answer = [{"label": "text", "score": 0.5, "box": box} for box in (corners, upright)]
+    objects = OBJECT_DETECTION.record(answer, {})["objects"]
+    assert [found["box"] for found in objects] == [
+        {"xmin": 9, "ymin": 2, "xmax": 21, "ymax": 10},
+        upright,
+    ]
+
+
 @ways
 def test_depth_estimation(models, tmp_path, budget, form):
     model = models["depth-estimation"]
