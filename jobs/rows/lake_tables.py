@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pipemill.actors.sources.registry import format_of
 from pipemill.actors.storage.backoff import retry_on_driver
-from pipemill.actors.storage.filesystem import make_absolute, open_filesystem
+from pipemill.actors.storage.filesystem import decode_local_url, make_absolute, open_filesystem
 from pipemill.actors.storage.table_formats import DELTA, ICEBERG, LANCE, find_table_mark
 from pipemill.pipelines.loading.extras import advise_install
 
@@ -87,7 +87,8 @@ def find_lake_table(path: object, format: str, options: Mapping[str, Any]) -> La
     """Return the table that is at a path, or that its format says is there; None without one."""
     if not isinstance(path, str):
         return None
-    location = make_absolute(path)
+    # The libraries end a URL at a "#": a folder here is given as a path.
+    location = make_absolute(decode_local_url(path).removeprefix("file://"))
     if format == "auto":
         format = _detect_format(location, options) or ""
     if format not in FORMATS:
