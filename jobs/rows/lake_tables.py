@@ -112,7 +112,8 @@ def _detect_format(location: str, options: Mapping[str, Any]) -> str | None:
     scheme, separator, _ = location.partition("://")
     if "::" in location or (separator and scheme not in _SCHEMES):
         return None
-    if re.search(r"[*?\[]", location) or format_of(location) is not None:
+    is_pattern = re.search(r"[*?\[]", location) and not os.path.isdir(location)
+    if is_pattern or format_of(location) is not None:
         return None
     filesystem, inner = open_filesystem(location, options)
     mark = retry_on_driver(lambda: find_table_mark(filesystem, inner.rstrip("/")), location)

@@ -122,9 +122,9 @@ def test_an_output_reads_the_snapshot_that_it_began_with(kind, job, tmp_path):
 
 
 @pytest.mark.parametrize("kind", [Delta, Lance])
-def test_a_url_of_a_folder_with_a_hash_in_its_name_is_read(kind, job, tmp_path):
-    (tmp_path / "a#b").mkdir()
-    table = make(kind, tmp_path / "a#b")
+def test_a_folder_with_a_sign_of_urls_or_patterns_in_its_name_is_read(kind, job, tmp_path):
+    (tmp_path / "a#?b").mkdir()
+    table = make(kind, tmp_path / "a#?b")
     assert pipemill.run(**job(f"file://{table.path}")).done == 3
     assert pipemill.run(**job(table.path)).added["rows"] == 0
 
