@@ -27,8 +27,9 @@ def unpickle(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return column
     values = [None if value != value else value for value in map(_drop_array, column.to_pylist())]
     if len({type(value) for value in values} - {type(None)}) < 2:
-        with suppress(pa.ArrowException, TypeError, OverflowError):
-            return pa.chunked_array([pa.array(values)])
+        for kind in (None, pa.uint64()):  # numbers of 64 bits, such as hashes
+            with suppress(pa.ArrowException, TypeError, OverflowError):
+                return pa.chunked_array([pa.array(values, kind)])
     return column
 
 

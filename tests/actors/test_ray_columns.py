@@ -60,7 +60,7 @@ def objects(values: list[object]) -> pa.ChunkedArray:
     return pa.chunked_array([ArrowPythonObjectArray.from_objects(values)])
 
 
-@pytest.mark.parametrize("value", ["a", b"a", ["a", "b"], {"a": 1}])
+@pytest.mark.parametrize("value", ["a", b"a", ["a", "b"], {"a": 1}, 2**64 - 1])
 def test_values_beside_nan_are_a_column_with_nulls(value):
     column = unpickle(objects([value, float("nan"), None]))
     assert not is_pickled(column.type)
