@@ -44,14 +44,12 @@ def find_field_values(chunks: pa.StructArray, name: str) -> np.ndarray | None:
 
 
 def make_empty_null(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a column with nulls for empty texts and lists, and for NaN."""
+    """Return a column with nulls for empty texts or lists; one of another type as it is."""
     kind = values.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         empty = pc.equal(values, "")
     elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
         empty = pc.equal(pc.list_value_length(values), 0)
-    elif pa.types.is_floating(kind):  # a missing number of pandas
-        empty = pc.is_nan(values)
     else:
         return values
     return pc.if_else(empty, pa.scalar(None, kind), values)

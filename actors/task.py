@@ -54,11 +54,8 @@ class Column:
 
     @property
     def may_be_empty(self) -> bool:
-        """Whether an empty text, or NaN, says that a row lacks this parameter.
-
-        CSV has no nulls, and pandas none among numbers.
-        """
-        return self.parameter and not self.required and self.kind in ("text", "texts", "number")
+        """Whether an empty text says that a row lacks this parameter: CSV has no nulls."""
+        return self.parameter and not self.required and self.kind in ("text", "texts")
 
 
 @dataclass(frozen=True)
