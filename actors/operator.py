@@ -19,9 +19,9 @@ from .faults.isolated_process import IsolatedProcess, ProcessDied, ProcessError
 from .faults.poison_rows import CrashIsolator
 from .monitoring.ray_metrics import record_rows
 from .output.part_file import append_columns
+from .ray_columns import encode_tensors, is_tensor, make_missing_null, unpickle
 from .shared_lock import SharedLock
 from .sources.schemas.file_schemas import simplify_column
-from .tensor_images import encode_tensors, is_tensor
 
 # Bytes of the rows that are computed at once: their chunks take many times that.
 _PIECE = 8 * 2**20
@@ -79,7 +79,7 @@ class TaskOperator:
         """Add the columns to a block. The order of its rows stays."""
         if not block.num_columns:  # Ray has empty blocks without columns
             return block
-        task = self._bind(block.schema)
+        task = self._bind(block)
         rows = pa.table({field.name: _read_column(block, field) for field in task.columns})
         batches = [self._compute(task.load, piece) for piece in _cut(rows)]
         for batch in batches:
@@ -91,10 +91,12 @@ class TaskOperator:
             raise RowError(f"error_column {self._error_column!r} is a column that the task adds")
         return append_columns(block, results.append_column(self._error_column, errors))
 
-    def _bind(self, schema: pa.Schema) -> BoundLoad:
+    def _bind(self, block: pa.Table) -> BoundLoad:
         with self._starting:
             if self._task is None:
-                self._task = self._bind_task(schema)
+                columns = [make_missing_null(unpickle(column)) for column in block.columns]
+                fields = zip(block.column_names, (column.type for column in columns), strict=True)
+                self._task = self._bind_task(pa.schema(fields))
             return self._task
 
     def _get_process(self, load: Callable[[], Stages]) -> IsolatedProcess:
@@ -128,9 +130,11 @@ def _read_column(block: pa.Table, field: pa.Field) -> pa.ChunkedArray:
             f"a block lacks the column {field.name!r}, which other blocks have; columns: "
             f"{', '.join(block.column_names)}"
         )
-    column = block[field.name]
+    column = unpickle(block[field.name])
     if is_tensor(column.type):
         return encode_tensors(column)
+    if not pa.types.is_floating(field.type):
+        column = make_missing_null(column)
     return column.cast(field.type) if pa.types.is_null(column.type) else simplify_column(column)
 
 

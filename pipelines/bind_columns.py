@@ -9,8 +9,8 @@ from dataclasses import replace
 import pyarrow as pa
 from pipemill.actors.columns import matches
 from pipemill.actors.operator import BoundLoad
+from pipemill.actors.ray_columns import is_pickled, is_tensor
 from pipemill.actors.task import MEDIA
-from pipemill.actors.tensor_images import is_tensor
 
 from .loading.task_loader import LoadTask
 from .task_columns import (
@@ -29,7 +29,8 @@ def bind_columns(load: LoadTask, mapping: Mapping[str, str | None], schema: pa.S
     Args:
         load: the task, without columns.
         mapping: the user's columns by those of the task; None leaves a column out.
-        schema: of the rows. A column of which all values are null has any type.
+        schema: of the rows. A column of which all values are null has any type, and so have
+            objects that Ray pickled.
 
     Raises:
         ConfigError: for a column that is missing, unknown or of a wrong type.
@@ -52,8 +53,8 @@ def bind_columns(load: LoadTask, mapping: Mapping[str, str | None], schema: pa.S
 
 
 def _set_known_type(field: pa.Field, kind: str) -> pa.Field:
-    """Return a column of nulls, or of images that are tensors, with a type that the task takes."""
-    if pa.types.is_null(field.type):
+    """Return a column of nulls, objects or tensors of images with a type that the task takes."""
+    if pa.types.is_null(field.type) or is_pickled(field.type):
         usual = (type for type in USUAL_TYPES if matches(kind, type))
         return field.with_type(next(usual, field.type))
     if kind in MEDIA and is_tensor(field.type):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pipemill.actors.sources.registry import format_of
 from pipemill.actors.storage.backoff import retry_on_driver
-from pipemill.actors.storage.filesystem import make_absolute, open_filesystem
+from pipemill.actors.storage.filesystem import decode_local_url, make_absolute, open_filesystem
 from pipemill.actors.storage.table_formats import DELTA, ICEBERG, LANCE, find_table_mark
 from pipemill.pipelines.loading.extras import advise_install
 
@@ -87,7 +87,8 @@ def find_lake_table(path: object, format: str, options: Mapping[str, Any]) -> La
     """Return the table that is at a path, or that its format says is there; None without one."""
     if not isinstance(path, str):
         return None
-    location = make_absolute(path)
+    # The libraries end a URL at a "#": a folder here is given as a path.
+    location = make_absolute(decode_local_url(path).removeprefix("file://"))
     if format == "auto":
         format = _detect_format(location, options) or ""
     if format not in FORMATS:
@@ -111,7 +112,8 @@ def _detect_format(location: str, options: Mapping[str, Any]) -> str | None:
     scheme, separator, _ = location.partition("://")
     if "::" in location or (separator and scheme not in _SCHEMES):
         return None
-    if re.search(r"[*?\[]", location) or format_of(location) is not None:
+    is_pattern = re.search(r"[*?\[]", location) and not os.path.isdir(location)
+    if is_pattern or format_of(location) is not None:
         return None
     filesystem, inner = open_filesystem(location, options)
     mark = retry_on_driver(lambda: find_table_mark(filesystem, inner.rstrip("/")), location)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+from pipemill.actors.ray_columns import unpickle
 
 from pipemill.errors import RunError, error_message
 
@@ -50,7 +51,9 @@ class RayDatasetRows(TableRows):
             if block is None:
                 break
             rows += block.num_rows
-            table = to_storable(block, "the ray.data.Dataset")
+            columns = [unpickle(column) for column in block.columns]
+            table = pa.table(columns, names=block.column_names, metadata=block.schema.metadata)
+            table = to_storable(table, "the ray.data.Dataset")
             for start in range(0, table.num_rows, GROUP_ROWS):
                 yield table.slice(start, GROUP_ROWS)
         schema = None if rows else self._dataset.schema()

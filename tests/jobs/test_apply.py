@@ -6,6 +6,7 @@ import gc
 import time
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -108,6 +109,17 @@ def test_rows_keep_their_order_when_ray_divides_a_block(ray_session, light_task)
     table = pipemill.apply(dataset, **light_task, actors=ON_CPU | {"min": 2, "max": 2}).to_pandas()
     assert table["n"].tolist() == list(range(len(texts)))
     assert table["error"].isna().all()
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_missing_texts_of_pandas_fail_alone(ray_session, light_task, blocks):
+    """Of rows with and without a text Ray makes objects, and of rows without any, fractions."""
+    frame = pd.DataFrame({"n": range(6), "text": [None, None, None, None, "d", "e"]})
+    pieces = [frame[start : start + 6 // blocks] for start in range(0, 6, 6 // blocks)]
+    dataset = ray.data.from_pandas(pieces).map(lambda row: row)
+    found = rows(pipemill.apply(dataset, **light_task, actors=ON_CPU))
+    assert [row["again"] for row in found] == [None] * 4 + ["D", "E"]
+    assert [row["error"] is None for row in found] == [False] * 4 + [True] * 2
 
 
 def test_embeddings_go_into_torch_and_pickle_without_the_driver(ray_session, models, tmp_path):

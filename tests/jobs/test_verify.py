@@ -8,6 +8,7 @@ import os
 import shutil
 from collections import Counter
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -25,6 +26,7 @@ from pipemill.actors.storage.store import Store
 from pipemill.jobs.cli.app import main
 from pipemill.jobs.measuring.row_difference import max_difference
 from pipemill.jobs.output.lease import Lease
+from pipemill.pipelines.media.encode import encode_png
 
 import pipemill
 from pipemill.errors import ConfigError, RunError
@@ -324,6 +326,18 @@ def test_distance():
         == float("inf")
     )
     assert max_difference(float("inf"), float("inf")) == max_difference(None, None) == 0
+
+
+def test_pictures_may_be_a_level_apart_which_is_rounding():
+    levels = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    picture = encode_png(levels)
+    assert max_difference(picture, encode_png(levels + 1)) == 0
+    for other in (levels + 2, levels.T, np.stack([levels] * 3, axis=-1)):
+        assert max_difference(picture, encode_png(other)) == float("inf")
+    mask = levels > 5
+    assert max_difference(encode_png(mask), encode_png(~mask)) == float("inf")
+    assert max_difference(picture, picture[:40]) == float("inf")
+    assert max_difference(b"RIFF1", b"RIFF2") == float("inf")
 
 
 LONG = tiny.sentence(200, 3)

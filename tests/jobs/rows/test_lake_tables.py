@@ -121,6 +121,14 @@ def test_an_output_reads_the_snapshot_that_it_began_with(kind, job, tmp_path):
     assert pipemill.run(**job(table.open(), "object")).rows == 7
 
 
+@pytest.mark.parametrize("kind", [Delta, Lance])
+def test_a_folder_with_a_sign_of_urls_or_patterns_in_its_name_is_read(kind, job, tmp_path):
+    (tmp_path / "a#?b").mkdir()
+    table = make(kind, tmp_path / "a#?b")
+    assert pipemill.run(**job(f"file://{table.path}")).done == 3
+    assert pipemill.run(**job(table.path)).added["rows"] == 0
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_its_library_the_extra_is_named(kind, job, tmp_path, monkeypatch):
     table = make(kind, tmp_path)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -58,6 +59,15 @@ def test_errors_are_those_of_the_users_code_and_types_are_named(ray_session, job
         pipemill.run(**job(odd))
     empty = ray.data.from_items([{"text": "a"}]).filter(lambda row: False)
     assert pipemill.run(**job(empty, "empty")).rows == 0
+
+
+def test_missing_texts_of_pandas_are_null(ray_session, job):
+    import ray.data
+
+    frame = pd.DataFrame({"n": range(4), "text": ["a", None, "c", None]})
+    report = pipemill.run(**job(ray.data.from_pandas(frame).map(lambda row: row)))
+    assert (report.done, report.dead) == (2, 2)
+    assert report.dead_letters()["text"].to_pylist() == [None, None]
 
 
 _STORE = """

@@ -1,13 +1,48 @@
-"""Turn images that are tensors, as `ray.data.read_images` has them, into image files."""
+"""Read columns of types that only Ray has: tensors, and Python objects that it pickled."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+
+
+def is_pickled(type: pa.DataType) -> bool:
+    """Return whether a column holds objects: values of several types, which Arrow does not know."""
+    return getattr(type, "extension_name", "") == "ray.data.arrow_pickled_object"
+
+
+def unpickle(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return texts, lists and other values of one type that lay beside NaN as an Arrow column.
+
+    Rows of pandas have NaN where a value is missing: where Ray makes a block of such rows, it
+    pickles their texts. NaN becomes null. Values of several types stay as they are.
+    """
+    if not is_pickled(column.type):
+        return column
+    values = [None if value != value else value for value in map(_drop_array, column.to_pylist())]
+    if len({type(value) for value in values} - {type(None)}) < 2:
+        for kind in (None, pa.uint64()):  # numbers of 64 bits, such as hashes
+            with suppress(pa.ArrowException, TypeError, OverflowError):
+                return pa.chunked_array([pa.array(values, kind)])
+    return column
+
+
+def _drop_array(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def make_missing_null(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return nulls for a column of NaN alone, which is how Ray stores missing values of pandas."""
+    if not pa.types.is_floating(column.type):
+        return column
+    has_number = pc.any(pc.invert(pc.is_null(column, nan_is_null=True))).as_py()
+    return column if has_number else pa.chunked_array([pa.nulls(len(column))])
 
 
 def is_tensor(type: pa.DataType) -> bool:

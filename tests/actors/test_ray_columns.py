@@ -1,13 +1,23 @@
-"""Images that are tensors."""
+"""Images that are tensors, and objects that Ray pickled."""
 
 from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from pipemill.actors.tensor_images import encode_tensors, is_tensor
+from pipemill.actors.ray_columns import (
+    encode_tensors,
+    is_pickled,
+    is_tensor,
+    make_missing_null,
+    unpickle,
+)
 from pipemill.pipelines.media.images import decode_image
-from ray.data.extensions import ArrowTensorArray, ArrowVariableShapedTensorArray
+from ray.data.extensions import (
+    ArrowPythonObjectArray,
+    ArrowTensorArray,
+    ArrowVariableShapedTensorArray,
+)
 
 
 def pictures(shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
@@ -44,3 +54,25 @@ def test_other_tensors_fail_when_they_are_read():
     with pytest.raises(ValueError, match="empty"):
         decode_image(encoded)
     assert not is_tensor(pa.list_(pa.uint8()))
+
+
+def objects(values: list[object]) -> pa.ChunkedArray:
+    return pa.chunked_array([ArrowPythonObjectArray.from_objects(values)])
+
+
+@pytest.mark.parametrize("value", ["a", b"a", ["a", "b"], {"a": 1}, 2**64 - 1])
+def test_values_beside_nan_are_a_column_with_nulls(value):
+    column = unpickle(objects([value, float("nan"), None]))
+    assert not is_pickled(column.type)
+    assert column.to_pylist() == [value, None, None]
+
+
+def test_values_of_several_types_stay_objects():
+    assert is_pickled(unpickle(objects(["a", 1])).type)
+    assert is_pickled(unpickle(objects([object()])).type)
+
+
+def test_a_column_of_nan_alone_has_no_type():
+    nan = float("nan")
+    assert make_missing_null(pa.chunked_array([[nan, None]])).type == pa.null()
+    assert make_missing_null(pa.chunked_array([[nan, 1.0]])).type == pa.float64()
