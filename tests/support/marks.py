@@ -78,6 +78,7 @@ PATHS = {
         "pipelines/engines/graphs/test_graphs.py::test_a_graph_is_exported_once_for_a_model_and_its_calibration",
         "pipelines/engines/graphs/test_graphs.py::test_verify_reports_the_drift",
         "pipelines/engines/test_compiled.py",
+        "pipelines/engines/test_simulated_gpu.py",
         "pipelines/loading/test_class_source.py::test_decorated_classes_need_what_transformers_says_they_need",
         "pipelines/loading/test_class_source.py::test_tables_are_those_of_transformers",
         "pipelines/restored/test_generation.py",
