@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -88,14 +89,25 @@ def pytest_collection_modifyitems(items):
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item, nextitem):
     """Stop what a group of tests has shared."""
+    _freeze_imports()
     if name_group(item) != name_group(nextitem):
         SHARED.close()
 
 
 def pytest_collection_finish():
+    _freeze_imports()
+
+
+_frozen = 0
+
+
+def _freeze_imports() -> None:
     """Let garbage be looked for in what tests make, not in the millions of objects they import."""
-    gc.collect()
-    gc.freeze()
+    global _frozen
+    if len(sys.modules) - _frozen > 50:
+        gc.collect()
+        gc.freeze()
+        _frozen = len(sys.modules)
 
 
 class Models:
