@@ -178,6 +178,11 @@ class _Stream:
     def __exit__(self, *raised: object) -> None: ...
 
 
+class _Generator(torch.Generator):
+    def __new__(cls, device: Any = None) -> _Generator:
+        return super().__new__(cls)
+
+
 def _find_overload(name: str) -> Any:
     packet, _, overload = name.partition(".")
     return getattr(getattr(aten, packet), overload or "default")
@@ -238,6 +243,7 @@ def _describe_gpu() -> None:
     }  # fmt: skip
     for name, value in constants.items():
         setattr(torch.cuda, name, lambda *args, _value=value, **kwargs: _value)
+    torch.Generator = _Generator
     torch.cuda.Event, torch.cuda.Stream, torch.cuda.stream = _Event, _Stream, _Stream
 
 
