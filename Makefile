@@ -30,7 +30,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 test: install .s3/.installed
 	$(PYTEST) --durations=30
 
-# What most changes need while they are made: two minutes.
+# What most changes need while they are made: four minutes.
 test-fast: install
 	$(PYTEST) -m 'not (ray or s3 or kill or slow)'
 
