@@ -18,7 +18,7 @@ def is_pickled(type: pa.DataType) -> bool:
 
 
 def unpickle(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return texts, lists and other values of one type that lay beside NaN as an Arrow column.
+    """Return texts, images and other values of one type that lay beside NaN as an Arrow column.
 
     Rows of pandas have NaN where a value is missing: where Ray makes a block of such rows, it
     pickles their texts. NaN becomes null. Values of several types, and those that Arrow does not
@@ -27,7 +27,7 @@ def unpickle(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if not is_pickled(column.type):
         return column
     with suppress(Exception):  # values may be objects of any library
-        values = [None if _is_missing(value) else _drop_array(value) for value in column.to_pylist()]
+        values = [None if _is_missing(value) else _to_plain(value) for value in column.to_pylist()]
         if len({type(value) for value in values} - {type(None)}) < 2:
             for kind in (None, pa.uint64()):  # numbers of 64 bits, such as hashes
                 with suppress(pa.ArrowException, TypeError, OverflowError):
@@ -42,8 +42,9 @@ def _is_missing(value: Any) -> bool:
     return isinstance(value, float) and value != value
 
 
-def _drop_array(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray) else value
+def _to_plain(value: Any) -> Any:
+    """Return an image that is an array as an image file, and another array as a list."""
+    return _encode(value) or value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def make_missing_null(column: pa.ChunkedArray) -> pa.ChunkedArray:

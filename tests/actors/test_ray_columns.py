@@ -68,6 +68,14 @@ def test_values_beside_nan_are_a_column_with_nulls(value):
     assert column.to_pylist() == [value, None, None]
 
 
+def test_pictures_beside_missing_ones_are_image_files():
+    picture = pictures([(4, 6, 3)])[0]
+    encoded, missing = unpickle(objects([picture, float("nan")])).to_pylist()
+    assert np.array_equal(np.asarray(decode_image(encoded)), picture)
+    assert missing is None
+    assert unpickle(objects([np.arange(3), None])).to_pylist() == [[0, 1, 2], None]
+
+
 def test_missing_values_of_pandas_become_null():
     column = unpickle(objects(["a", pd.NA, pd.NaT, float("nan")]))
     assert column.to_pylist() == ["a", None, None, None]
