@@ -18,23 +18,33 @@ def is_pickled(type: pa.DataType) -> bool:
 
 
 def unpickle(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return texts, lists and other values of one type that lay beside NaN as an Arrow column.
+    """Return texts, images and other values of one type that lay beside NaN as an Arrow column.
 
     Rows of pandas have NaN where a value is missing: where Ray makes a block of such rows, it
-    pickles their texts. NaN becomes null. Values of several types stay as they are.
+    pickles their texts. NaN becomes null. Values of several types, and those that Arrow does not
+    know, stay as they are.
     """
     if not is_pickled(column.type):
         return column
-    values = [None if value != value else value for value in map(_drop_array, column.to_pylist())]
-    if len({type(value) for value in values} - {type(None)}) < 2:
-        for kind in (None, pa.uint64()):  # numbers of 64 bits, such as hashes
-            with suppress(pa.ArrowException, TypeError, OverflowError):
-                return pa.chunked_array([pa.array(values, kind)])
+    with suppress(Exception):  # values may be objects of any library
+        values = [None if _is_missing(value) else _to_plain(value) for value in column.to_pylist()]
+        if len({type(value) for value in values} - {type(None)}) < 2:
+            for kind in (None, pa.uint64()):  # numbers of 64 bits, such as hashes
+                with suppress(pa.ArrowException, TypeError, OverflowError):
+                    return pa.chunked_array([pa.array(values, kind)])
     return column
 
 
-def _drop_array(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray) else value
+def _is_missing(value: Any) -> bool:
+    """Tell whether a value is None, or NaN, NaT or NA of pandas."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, float) and value != value
+
+
+def _to_plain(value: Any) -> Any:
+    """Return an image that is an array as an image file, and another array as a list."""
+    return _encode(value) or value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def make_missing_null(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pipemill.actors.ray_columns import is_pickled
 from pipemill.actors.sources.parsing.json_values import hides_flag
 from pipemill.actors.sources.schemas.file_schemas import cast_rows, map_types, simplify_schema
 from pipemill.pipelines.media.encode import encode_png
@@ -124,6 +125,9 @@ def to_storable(table: pa.Table, owner: str) -> pa.Table:
     columns = []
     for name, column in zip(table.column_names, table.columns, strict=True):
         kind = getattr(column.type, "extension_name", "")
+        if is_pickled(column.type):  # perhaps because values are missing
+            with suppress(ConfigError):
+                column = pa.chunked_array([make_column(name, column.to_pylist())])
         if _is_opaque(column.type):
             raise ConfigError(
                 f"column {name!r} of {owner} has the type {column.type}, which can't be stored: "

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from pipemill.actors.ray_columns import unpickle
+from pipemill.actors.ray_columns import make_missing_null
 
 from pipemill.errors import RunError, error_message
 
@@ -39,6 +39,7 @@ class RayDatasetRows(TableRows):
 
     def tables(self) -> Iterator[pa.Table]:
         rows = 0
+        others: set[str] = set()  # columns whose values are no numbers
         batches = iter(self._dataset.iter_batches(batch_size=None, batch_format="pyarrow"))
         while True:
             try:
@@ -51,9 +52,17 @@ class RayDatasetRows(TableRows):
             if block is None:
                 break
             rows += block.num_rows
-            columns = [unpickle(column) for column in block.columns]
-            table = pa.table(columns, names=block.column_names, metadata=block.schema.metadata)
-            table = to_storable(table, "the ray.data.Dataset")
+            table = to_storable(block, "the ray.data.Dataset")
+            for place, field in enumerate(table.schema):
+                kind = field.type
+                if field.name in others:
+                    table = table.set_column(place, field.name, make_missing_null(table[place]))
+                elif not (
+                    pa.types.is_null(kind)
+                    or pa.types.is_integer(kind)
+                    or pa.types.is_floating(kind)
+                ):
+                    others.add(field.name)
             for start in range(0, table.num_rows, GROUP_ROWS):
                 yield table.slice(start, GROUP_ROWS)
         schema = None if rows else self._dataset.schema()

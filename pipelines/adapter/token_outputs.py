@@ -59,13 +59,17 @@ class TokenOutputs:
         return outputs
 
     def select_read(self, output: Any) -> Any:
-        """Leave out of a chunk's output the tokens that nobody reads, which may hold anything."""
+        """Leave out of a chunk's output what nobody reads.
+
+        Other tokens may hold anything; hidden states and attention may be there too.
+        """
         import torch
 
         if self.encoder.outputs.reads != "masks":
             return output
         read = torch.from_numpy(self._is_read(output["input_ids"][0].numpy()))
-        return {name: value[:, read] for name, value in output.items()}
+        names = (*self.encoder.outputs.names, "input_ids")
+        return {name: output[name][:, read] for name in names}
 
     def _is_read(self, ids: np.ndarray) -> np.ndarray:
         if self.encoder.outputs.reads == "masks":

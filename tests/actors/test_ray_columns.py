@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from pipemill.actors.ray_columns import (
@@ -67,9 +68,29 @@ def test_values_beside_nan_are_a_column_with_nulls(value):
     assert column.to_pylist() == [value, None, None]
 
 
-def test_values_of_several_types_stay_objects():
-    assert is_pickled(unpickle(objects(["a", 1])).type)
-    assert is_pickled(unpickle(objects([object()])).type)
+def test_pictures_beside_missing_ones_are_image_files():
+    picture = pictures([(4, 6, 3)])[0]
+    encoded, missing = unpickle(objects([picture, float("nan")])).to_pylist()
+    assert np.array_equal(np.asarray(decode_image(encoded)), picture)
+    assert missing is None
+    assert unpickle(objects([np.arange(3), None])).to_pylist() == [[0, 1, 2], None]
+
+
+def test_missing_values_of_pandas_become_null():
+    column = unpickle(objects(["a", pd.NA, pd.NaT, float("nan")]))
+    assert column.to_pylist() == ["a", None, None, None]
+
+
+class Vague:
+    """As tensors and tables are, which compare each of their values."""
+
+    def __ne__(self, other):
+        return np.array([True, False])
+
+
+@pytest.mark.parametrize("values", [["a", 1], [object()], [Vague(), float("nan")]])
+def test_values_of_several_or_unknown_types_stay_objects(values):
+    assert is_pickled(unpickle(objects(values)).type)
 
 
 def test_a_column_of_nan_alone_has_no_type():

@@ -70,6 +70,20 @@ def test_missing_texts_of_pandas_are_null(ray_session, job):
     assert report.dead_letters()["text"].to_pylist() == [None, None]
 
 
+def test_a_block_may_lack_texts_and_pictures(ray_session, job):
+    import ray.data
+
+    frame = pd.DataFrame({"n": range(6), "text": ["a", None, "c", "d", None, None]})
+
+    def load(row):
+        return {**row, "image": None if row["n"] == 1 else np.full((2, 3, 3), 7, np.uint8)}
+
+    report = pipemill.run(**job(ray.data.from_pandas([frame[:3], frame[3:4], frame[4:]]).map(load)))
+    assert (report.done, report.dead) == (3, 3)
+    for row in read_table(report.output).to_pylist():
+        assert np.asarray(Image.open(io.BytesIO(row["image"]))).shape == (2, 3, 3)
+
+
 _STORE = """
 import logging, sys, time, ray, pipemill
 from tests.jobs.rows.test_ray_dataset import slow_rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from pipemill.pipelines.engines.base import GenerationEngine
 from pipemill.pipelines.engines.stacking import ROUNDED_ON_GPU
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
+from transformers import AutoConfig
 
 from tests.support.image_rows import files
 
@@ -249,12 +251,15 @@ def test_rows_of_several_settings_that_no_engine_takes_any_more_are_given_back()
 
 
 @pytest.mark.parametrize("task", ["document-question-answering", "fill-mask"])
-def test_on_a_gpu_only_what_is_read_is_compared(models, monkeypatch, task):
-    """A document's keys, values and attention are not, nor logits where there is no mask."""
+def test_on_a_gpu_only_what_is_read_is_compared(models, tmp_path, monkeypatch, task):
+    """Keys, values, attention and hidden states are not, nor logits where there is no mask."""
     monkeypatch.setattr(FirstTry, "_choose_closeness", lambda self: ROUNDED_ON_GPU)
     if task == "fill-mask":
         texts = ["a [MASK] b", "[MASK]", "c [MASK]", "d [MASK]"]
-        model, columns = models[task], {"text": texts, "top_k": [1, 2, 3, 4]}
+        model, columns = str(tmp_path / "model"), {"text": texts, "top_k": [1, 2, 3, 4]}
+        shutil.copytree(models[task], model)
+        config = AutoConfig.from_pretrained(model, output_hidden_states=True)
+        config.save_pretrained(model)
     else:
         columns = {"image": list(files(4)), "question": ["who"] * 4}
         model = models[f"{task}-donut"]
