@@ -25,9 +25,9 @@ def _to_objects(answer: Any, values: Values) -> Values:
     return {"objects": [{**found, "box": _to_box(found["box"])} for found in answer]}
 
 
-def _to_box(box: dict[str, Any]) -> dict[str, int]:
+def _to_box(box: dict[str, Any]) -> dict[str, Any]:
     """Return a box; of one that is turned (PP-OCR's, four corners) the upright one around it."""
-    if isinstance(box["xmin"], int):
+    if isinstance(box["xmin"], int | float):
         return box
     across, down = zip(*box.values(), strict=True)
     return {"xmin": min(across), "ymin": min(down), "xmax": max(across), "ymax": max(down)}

@@ -156,11 +156,14 @@ def test_a_turned_box_becomes_the_upright_one_around_it():
     # What transformers' pipeline makes of the four corners that PP-OCR finds.
     corners = {"xmin": [9, 4], "ymin": [20, 2], "xmax": [21, 8], "ymax": [10, 10]}
     upright = {"xmin": 1, "ymin": 2, "xmax": 3, "ymax": 4}
-    answer = [{"label": "text", "score": 0.5, "box": box} for box in (corners, upright)]
+    exact = {name: side + 0.5 for name, side in upright.items()}  # a user's class may give them
+    boxes = (corners, upright, exact)
+    answer = [{"label": "text", "score": 0.5, "box": box} for box in boxes]
     objects = OBJECT_DETECTION.record(answer, {})["objects"]
     assert [found["box"] for found in objects] == [
         {"xmin": 9, "ymin": 2, "xmax": 21, "ymax": 10},
         upright,
+        exact,
     ]
 
 
