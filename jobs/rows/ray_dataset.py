@@ -17,6 +17,8 @@ from .held_rows import GROUP_ROWS, TableRows
 if TYPE_CHECKING:
     import ray.data
 
+_NUMBERS_OR_NULLS = (pa.types.is_null, pa.types.is_integer, pa.types.is_floating)
+
 
 class RayDatasetRows(TableRows):
     """A `ray.data.Dataset`: its blocks stream through this process.
@@ -52,17 +54,7 @@ class RayDatasetRows(TableRows):
             if block is None:
                 break
             rows += block.num_rows
-            table = to_storable(block, "the ray.data.Dataset")
-            for place, field in enumerate(table.schema):
-                kind = field.type
-                if field.name in others:
-                    table = table.set_column(place, field.name, make_missing_null(table[place]))
-                elif not (
-                    pa.types.is_null(kind)
-                    or pa.types.is_integer(kind)
-                    or pa.types.is_floating(kind)
-                ):
-                    others.add(field.name)
+            table = _make_missing_null(to_storable(block, "the ray.data.Dataset"), others)
             for start in range(0, table.num_rows, GROUP_ROWS):
                 yield table.slice(start, GROUP_ROWS)
         schema = None if rows else self._dataset.schema()
@@ -72,6 +64,20 @@ class RayDatasetRows(TableRows):
                 for kind in schema.types
             ]
             yield to_storable(pa.table(columns, names=schema.names), "the ray.data.Dataset")
+
+
+def _make_missing_null(table: pa.Table, others: set[str]) -> pa.Table:
+    """Return nulls for texts and others of which a block has none: Ray stores them as NaN.
+
+    others: columns whose values are no numbers, as the blocks so far show. It grows.
+    """
+    for place, field in enumerate(table.schema):
+        kind = field.type
+        if field.name in others:
+            table = table.set_column(place, field.name, make_missing_null(table[place]))
+        elif not any(is_one(kind) for is_one in _NUMBERS_OR_NULLS):
+            others.add(field.name)
+    return table
 
 
 def _find_reason(error: Exception) -> str:
