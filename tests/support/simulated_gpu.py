@@ -20,12 +20,12 @@ import torch
 aten = torch.ops.aten
 GPU, CPU = torch.device("cuda:0"), torch.device("cpu")
 MEMORY = 8 * 2**30
-# Indices may be on the CPU; copies go from one to the other.
-_MIXED = {
+# From one to the other.
+_COPIES = {aten.copy_.default, aten._to_copy.default}
+# Their second argument, the indices, may be on the CPU.
+_INDEXED = {
     aten._index_put_impl_.default,
-    aten._to_copy.default,
     aten._unsafe_index.Tensor,
-    aten.copy_.default,
     aten.index.Tensor,
     aten.index_put.default,
     aten.index_put_.default,
@@ -87,11 +87,10 @@ def _compute(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
         return _INSTEAD[function](*args, **kwargs)
     tensors: list[torch.Tensor] = []
     plain, named = _unwrap(args, tensors), _unwrap(kwargs, tensors)
-    strays = [tuple(t.shape) for t in tensors if t.dim() and not isinstance(t, OnGpu)]
-    may_mix = function in _MIXED
-    if function is aten.index.Tensor:  # of a tensor of the CPU, by indices of the GPU
-        may_mix = isinstance(args[0], OnGpu)
-    if strays and not may_mix:
+    beside: list[torch.Tensor] = []
+    _unwrap((args[:1], args[2:]) if function in _INDEXED else (args, kwargs), beside)
+    strays = [tuple(t.shape) for t in beside if t.dim() and not isinstance(t, OnGpu)]
+    if strays and function not in _COPIES:
         raise RuntimeError(
             "Expected all tensors to be on the same device, but found at least two devices, "
             f"cuda:0 and cpu! ({function}: of the CPU are those of the shapes {strays})"
