@@ -50,9 +50,14 @@ def is_transient(error: BaseException) -> bool:
         return True
     answer = getattr(error, "response", None)
     told = [getattr(error, name, None) for name in ("status", "code")]
-    if _STATUSES & {str(code) for code in (*told, getattr(answer, "status_code", None))}:
+    if any(map(is_busy, (*told, getattr(answer, "status_code", None)))):
         return True
     return bool(_NAMES & {kind.__name__ for kind in type(error).__mro__})
+
+
+def is_busy(status: object) -> bool:
+    """Return whether a server with this HTTP status has too much to do, or is broken for now."""
+    return str(status) in _STATUSES
 
 
 def is_forbidden(error: BaseException) -> bool:

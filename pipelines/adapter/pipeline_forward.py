@@ -202,6 +202,7 @@ class PipelineForward:
         return to_float32(output)
 
     def _select_compared(self, output: Any) -> Any:
+        """Return the same without tokens that nobody reads, which may hold anything."""
         output = self._select_read(output)
         return output if self.by_token is None else self.by_token.select_read(output)
 

@@ -242,7 +242,6 @@ def _describe_gpu() -> None:
     }  # fmt: skip
     for name, value in constants.items():
         setattr(torch.cuda, name, lambda *args, _value=value, **kwargs: _value)
-    torch.Generator = _Generator
     torch.cuda.Event, torch.cuda.Stream, torch.cuda.stream = _Event, _Stream, _Stream
 
 
@@ -261,5 +260,6 @@ def pytest_configure() -> None:
     _register_operations()
     _describe_gpu()
     _leave_memory_unpinned()
+    torch.Generator = _Generator
     # A parameter takes no data of another class: it is replaced.
     torch.__future__.set_overwrite_module_params_on_conversion(True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+from pipemill.actors.storage.backoff import is_busy
 from pipemill.pipelines.loading.adapters.merge_adapter import ADAPTER_CONFIG
 from pipemill.pipelines.loading.model_files import find_status
 
@@ -48,7 +49,7 @@ def find_on_hub(model: ModelSection) -> Path:
         try:
             return Path(download("config.json"))
         except EntryNotFoundError as error:
-            if _may_pass(error):
+            if is_busy(find_status(error)):
                 raise
             with suppress(EntryNotFoundError):
                 return Path(download(ADAPTER_CONFIG))
@@ -62,7 +63,7 @@ def find_on_hub(model: ModelSection) -> Path:
     except HFValidationError as error:
         reason = f"it is not a name on the Hub ({error})"
     except (OSError, ValueError) as error:
-        if _may_pass(error):
+        if is_busy(find_status(error)):
             raise explain_hub_error(error, str(model.path)) from None
         reason = "HF_HUB_OFFLINE is set" if offline else f"{constants.ENDPOINT} can't be reached"
         if reachable:
@@ -77,7 +78,7 @@ def explain_hub_error(error: BaseException, model: str) -> Exception:
     """Return the error of a model of which the Hub does not show what was asked for."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    if _may_pass(error):
+    if is_busy(find_status(error)):
         return RunError(
             f"the Hub answers with HTTP status {find_status(error)} for the model {model}: run "
             "again when that has passed, or set HF_HUB_OFFLINE=1 if the cache has the whole model"
@@ -86,14 +87,8 @@ def explain_hub_error(error: BaseException, model: str) -> Exception:
     if isinstance(error, RepositoryNotFoundError):
         why = _explain_refusal(error, model)
     return ConfigError(
-        f"can't read the model {model!r}: {why}. HF_HUB_OFFLINE=1 makes do with the cache"
+        f"can't read the model {model!r}: {why}. With HF_HUB_OFFLINE=1 the cache alone is read"
     )
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Tell whether a Hub that is busy or broken is to blame."""
-    status = find_status(error) or 0
-    return status == 429 or status >= 500
 
 
 def _explain_refusal(error: Exception, model: str) -> str:
@@ -105,7 +100,7 @@ def _explain_refusal(error: Exception, model: str) -> str:
     if isinstance(error, GatedRepoError):
         page = f"{constants.ENDPOINT}/{model}"
         if token is None:
-            return f"the Hub shows it to those only who were granted access on {page}: set HF_TOKEN"
+            return f"the Hub shows it only to those granted access on {page}: set HF_TOKEN"
         return f"the account of the token here has no access: ask for it on {page}"
     if token is None:
         return "the Hub has no model of that name (for a private one, set HF_TOKEN)"
