@@ -22,17 +22,27 @@ demo: install
 	.s3/bin/pip install -q --disable-pip-version-check swift==2.38.3
 	@touch $@
 
+# Libraries that would make the imports of all the other tests slower.
+.extras/.installed: $(VENV)/.installed
+	$(PYTHON) -m venv .extras
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > `.extras/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'`/others.pth
+	.extras/bin/pip install -q --disable-pip-version-check --no-warn-conflicts -c constraints.txt \
+	  'pipemill[peft,onnx,openvino,iceberg,lance]' sqlalchemy
+	@touch $@
+
 # The tests start hundreds of Pythons, which would all compile the same files.
 test test-fast: export PYTHONDONTWRITEBYTECODE :=
 # On two processes; tests/conftest.py orders the tests, and groups them.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+PYTEST := -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
-test: install .s3/.installed
-	$(PYTEST) --durations=30
+test: install .s3/.installed .extras/.installed
+	$(BIN)/python $(PYTEST) --durations=30
+	.extras/bin/python $(PYTEST) -m extras
 
 # What most changes need while they are made: four minutes.
 test-fast: install
-	$(PYTEST) -m 'not (ray or s3 or kill or slow)'
+	$(BIN)/python $(PYTEST) -m 'not (ray or s3 or kill or slow)'
 
 # The wheel alone, where there is no checkout and none of its environment.
 test-wheel: install

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,14 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.xdist_group(group))
         ranks[item] = rank_of(marks, group)
     items.sort(key=ranks.__getitem__)
+
+
+def pytest_runtest_setup(item):
+    """Skip a test whose libraries are missing, unless `-m extras` asks for these tests alone."""
+    wanted = {name for mark in item.iter_markers("extras") for name in mark.args}
+    missing = sorted(name for name in wanted if not find_spec(name))
+    if missing and item.config.option.markexpr != "extras":
+        pytest.skip(f"without {' and '.join(missing)}")
 
 
 @pytest.hookimpl(trylast=True)

@@ -614,8 +614,10 @@ def test_a_model_on_the_hub_is_checked_by_its_header(models, tmp_path):
     assert ds.dataset(tmp_path / "org-good").count_rows() == 1
 
 
+@pytest.mark.extras("peft")
 def test_an_adapter_on_the_hub_brings_its_base(models, tmp_path):
-    peft = pytest.importorskip("peft")
+    import peft
+
     base = Path(models["text-classification"])
     torch.manual_seed(3)
     adapter = peft.get_peft_model(

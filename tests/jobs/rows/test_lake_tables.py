@@ -89,14 +89,12 @@ class Iceberg:
         return self.table
 
 
-KINDS = [Delta, Lance, Iceberg]
-
-
-def make(kind, folder):
-    pytest.importorskip(kind.module)
-    if kind is Iceberg:
-        pytest.importorskip("sqlalchemy")  # of its catalog in memory
-    return kind(folder)
+KINDS = [
+    Delta,
+    pytest.param(Lance, marks=pytest.mark.extras("lance")),
+    # The other library is of its catalog in memory.
+    pytest.param(Iceberg, marks=pytest.mark.extras("pyiceberg", "sqlalchemy")),
+]
 
 
 def values(output):
@@ -107,7 +105,7 @@ def values(output):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_output_reads_the_snapshot_that_it_began_with(kind, job, tmp_path):
-    table = make(kind, tmp_path)
+    table = kind(tmp_path)
     assert pipemill.run(**job(table.path)).done == 3
     assert values(tmp_path / "out") == LEFT
     (record,) = (tmp_path / "out").glob("*/input/*/_complete.json")
@@ -121,17 +119,17 @@ def test_an_output_reads_the_snapshot_that_it_began_with(kind, job, tmp_path):
     assert pipemill.run(**job(table.open(), "object")).rows == 7
 
 
-@pytest.mark.parametrize("kind", [Delta, Lance])
+@pytest.mark.parametrize("kind", KINDS[:2])
 def test_a_folder_with_a_sign_of_urls_or_patterns_in_its_name_is_read(kind, job, tmp_path):
     (tmp_path / "a#?b").mkdir()
-    table = make(kind, tmp_path / "a#?b")
+    table = kind(tmp_path / "a#?b")
     assert pipemill.run(**job(f"file://{table.path}")).done == 3
     assert pipemill.run(**job(table.path)).added["rows"] == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_its_library_the_extra_is_named(kind, job, tmp_path, monkeypatch):
-    table = make(kind, tmp_path)
+    table = kind(tmp_path)
     for module in [m for m in sys.modules if m.partition(".")[0] == kind.module]:
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setitem(sys.modules, kind.module, None)
@@ -139,24 +137,23 @@ def test_without_its_library_the_extra_is_named(kind, job, tmp_path, monkeypatch
         pipemill.run(**job(table.path))
 
 
-@pytest.mark.parametrize("format", ["delta", "iceberg", "lance"])
-def test_a_table_that_is_not_there_is_one_line(format, job, tmp_path):
-    pytest.importorskip({"delta": "deltalake", "iceberg": "pyiceberg", "lance": "lance"}[format])
-    given = {"path": str(tmp_path / "none"), "format": format}
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_table_that_is_not_there_is_one_line(kind, job, tmp_path):
+    given = {"path": str(tmp_path / "none"), "format": kind.extra}
     with pytest.raises(pipemill.ConfigError, match=f"table {tmp_path}/none can't be read") as error:
         pipemill.run(**job(given))
     assert "\n" not in str(error.value)
 
 
 def test_options_that_a_table_does_not_know_are_named(job):
-    pytest.importorskip("deltalake")
     given = {"path": "s3://bucket/table", "format": "delta", "storage_options": {"anon": True}}
     with pytest.raises(pipemill.ConfigError, match="input.storage_options: anon can't be used"):
         pipemill.run(**job(given))
 
 
+@pytest.mark.extras("pyiceberg", "sqlalchemy")
 def test_of_several_newest_files_of_an_iceberg_table_one_must_be_named(job, tmp_path):
-    table = make(Iceberg, tmp_path)
+    table = Iceberg(tmp_path)
     newest = max(Path(table.path).glob("metadata/*.metadata.json"))
     other = newest.with_name(f"{newest.name.partition('-')[0]}-x.metadata.json")
     other.write_bytes(newest.read_bytes())
@@ -167,7 +164,6 @@ def test_of_several_newest_files_of_an_iceberg_table_one_must_be_named(job, tmp_
 
 def test_rows_that_a_deletion_vector_marks_are_not_read(job, tmp_path):
     """As Spark deletes rows: the file stays, and the log names the deleted rows' numbers."""
-    pytest.importorskip("deltalake")
     table = Delta(tmp_path)
     log = Path(table.path, "_delta_log")
     first, last = (log / f"{version:020}.json" for version in (0, 1))

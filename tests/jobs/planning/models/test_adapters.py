@@ -61,8 +61,8 @@ def plain_answers(models, adapter):
     )(TEXTS)
 
 
+@pytest.mark.extras("peft")
 def test_answers_are_those_of_transformers_with_peft(models, job, tmp_path, capfd):
-    pytest.importorskip("peft")
     base = models["feature-extraction"]
     adapter = train(models, tmp_path / "adapter", task_type="SEQ_CLS")
     plain = plain_answers(models, adapter)
@@ -85,44 +85,59 @@ def test_answers_are_those_of_transformers_with_peft(models, job, tmp_path, capf
         pipemill.run(**job, model={"path": base, "adapter": other})
 
 
+@pytest.mark.extras("peft")
 def test_a_head_that_neither_has_is_missed(models, job, tmp_path):
-    pytest.importorskip("peft")
     adapter = train(models, tmp_path / "adapter")  # without the classifier
     with pytest.raises(pipemill.ConfigError, match="lacks weights of BertForSeq.*: classifier"):
         pipemill.preview(**job, model={"path": models["feature-extraction"], "adapter": adapter})
 
 
-def test_what_is_wrong_with_an_adapter_is_named(models, job, tmp_path, monkeypatch):
-    folder = tmp_path / "adapter"
-    folder.mkdir()
-    config = {"base_model_name_or_path": "/no/base", "peft_type": "LORA"}
-    (folder / "adapter_config.json").write_text(json.dumps(config))
+@pytest.fixture
+def refused(job):
+    """Return what a job with a model is refused for."""
 
-    def refused(model):
+    def refuse(model):
         with pytest.raises(pipemill.ConfigError) as caught:
             pipemill.preview(**job, model=model)
         return str(caught.value)
 
+    return refuse
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """An adapter of a base that is nowhere, without weights."""
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    config = {"base_model_name_or_path": "/no/base", "peft_type": "LORA"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_what_is_wrong_with_an_adapter_is_named(models, broken, refused, monkeypatch):
     base = models["text-classification"]
     assert "no adapter at /no/adapter" in refused({"path": base, "adapter": "/no/adapter"})
     assert f"{base} (model.adapter) is not a PEFT adapter" in refused(
         {"path": base, "adapter": base}
     )
-    assert "has no adapter_model.safetensors" in refused({"path": base, "adapter": str(folder)})
-    (folder / "adapter_model.safetensors").write_bytes(b"?")
+    assert "has no adapter_model.safetensors" in refused({"path": base, "adapter": str(broken)})
+    (broken / "adapter_model.safetensors").write_bytes(b"?")
     monkeypatch.setitem(sys.modules, "peft", None)
     assert "needs peft: on every machine of the cluster, pip install 'pipemill[peft]'" in refused(
-        {"path": base, "adapter": str(folder)}
+        {"path": base, "adapter": str(broken)}
     )
-    message = refused(str(folder))
-    assert f"{folder} is not a model: it is a PEFT adapter of /no/base" in message
+    message = refused(str(broken))
+    assert f"{broken} is not a model: it is a PEFT adapter of /no/base" in message
     assert "pip install 'pipemill[peft]'" in message
-    monkeypatch.undo()
-    pytest.importorskip("peft")
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+
+
+@pytest.mark.extras("peft")
+def test_what_can_not_be_merged_is_named(models, broken, refused):
+    base = models["text-classification"]
+    (broken / "adapter_model.safetensors").write_bytes(b"?")
     assert "is a PEFT adapter, and its base can't be used: no model at /no/base" in refused(
-        str(folder)
+        str(broken)
     )
-    assert f"can't merge the adapter {folder} into its base {base}: " in refused(
-        {"path": base, "adapter": str(folder)}
+    assert f"can't merge the adapter {broken} into its base {base}: " in refused(
+        {"path": base, "adapter": str(broken)}
     )
