@@ -40,7 +40,7 @@ test: install .s3/.installed .extras/.installed
 	$(BIN)/python $(PYTEST) --durations=30
 	.extras/bin/python $(PYTEST) -m extras
 
-# What most changes need while they are made: four minutes.
+# What most changes need while they are made: two minutes.
 test-fast: install
 	$(BIN)/python $(PYTEST) -m 'not (ray or s3 or kill or slow)'
 
