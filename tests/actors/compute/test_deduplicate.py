@@ -45,6 +45,14 @@ def test_exactly_equal_chunks_are_repeats(chunks, skipped):
     assert firsts.dtype == copies.dtype == np.int64
 
 
+@pytest.mark.parametrize("type", [pa.list_(pa.int32()), pa.list_(pa.float64())])
+def test_long_lists_are_equal_only_as_a_whole(type):
+    long = list(range(3000))
+    lists = [long, long[:-1], [], [*long[:-1], 0], long, [], long[1:], long[:-1]]
+    chunks = pa.array([{"ids": [9]}, *({"ids": one} for one in lists)], pa.struct([("ids", type)]))
+    assert deduplicate_chunks(chunks.slice(1))[1].tolist() == [0, 1, 2, 3, 0, 2, 6, 1]
+
+
 def test_what_was_cut_does_not_matter_and_zeros_of_two_signs_do():
     chunks = pa.array([{"size": 2, "lost": 0}, {"size": 2, "lost": 9}, {"size": 1, "lost": 0}])
     assert deduplicate_chunks(chunks)[1].tolist() == [0, 0, 2]

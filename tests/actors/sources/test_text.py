@@ -203,6 +203,20 @@ def test_lines_that_are_no_text_die_alone(tmp_path):
     }
 
 
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "a.txt").write_text("one\ntwo\n")
+    (tmp_path / "b.txt").write_bytes("füñf\nsëchs\n".encode("latin-1"))
+    _, batch = read(plan(tmp_path))
+    assert batch.rows.num_rows == 1
+    assert "none of its lines is text; " in batch.failures[0].message
+    (tmp_path / "a.txt").unlink()
+    with pytest.raises(ConfigError, match=r"none of its first lines is UTF-8.*input\.encoding"):
+        plan(tmp_path)
+    latin = Reading(encoding="latin-1")
+    (batch,) = read(plan(tmp_path, reading=latin), latin)
+    assert batch.rows["text"].to_pylist() == ["füñf", "sëchs"]
+
+
 def test_text_beside_data_is_a_note_and_a_compressed_file_cut_off_an_error(tmp_path):
     (tmp_path / "README.txt").write_text("what this is")
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"n\n1\n"))

@@ -26,6 +26,7 @@ from pipemill.actors.storage import backoff, listing, walk_files
 from pipemill.actors.storage.filesystem import open_filesystem, write_atomic
 from pipemill.actors.storage.store import Store
 from pipemill.jobs.cli.app import main
+from pipemill.jobs.output import ledger
 from pipemill.jobs.output.ledger import Ledger
 from pyarrow import fs
 
@@ -312,6 +313,26 @@ def test_more_parts_than_a_page_of_a_listing_holds_are_listed(bucket, tmp_path):
     bucket, _, folder = root.partition("/")
     page = filesystem.call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{folder}/")
     assert (page["IsTruncated"], len(page["Contents"])) == (True, s3_server.PAGE)
+
+
+def test_the_footers_of_many_parts_are_read_once(bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr(ledger, "LEAST_PARTS", 5)
+    pipemill.run(job(bucket, tmp_path))
+    opened, _, plan = ledger.open_output(f"{bucket}/out", None)
+    first = opened.footers(plan.splits)
+    read, real = [], Ledger._read_footer
+
+    def read_footer(self, part):
+        read.append(part)
+        return real(self, part)
+
+    monkeypatch.setattr(Ledger, "_read_footer", read_footer)
+    assert opened.footers(plan.splits) == first
+    assert read == []
+    one, other = plan.splits[1].part, plan.splits[2].part
+    opened.store.write(one, opened.store.read(other))
+    assert opened.footers(plan.splits)[1].split == 2
+    assert read == [one]
 
 
 def test_a_large_part_is_uploaded_in_pieces_and_whole(bucket):

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import shutil
+import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -53,6 +57,34 @@ def test_it_is_watched_to_its_end(run, tmp_path, capsys):
     assert re.search(r"\(\d+%\), \d+ dead, [\d.]+ rows/s, \d+ s left, ", full)
     assert re.search(r", [01] at work on (0 splits|1 split), binds: postprocess \d+%", full)
     assert "rows          90 (77 done, 13 dead)" in err  # what status shows then
+
+
+def test_on_a_terminal_it_is_one_table_that_goes(run, tmp_path, monkeypatch):
+    ours, theirs = pty.openpty()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    shown: list[bytes] = []
+    reader = threading.Thread(target=read_terminal, args=[ours, shown])
+    reader.start()
+    with open(theirs, "w") as terminal, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", terminal)
+        watch_run.watch_run(str(tmp_path / "out"))
+    reader.join(10)
+    text = b"".join(shown).decode()
+    assert run.wait(20) == 0
+    done = [int(rows) for rows in re.findall(r"(\d+) of 90 rows", text)]
+    assert done == sorted(done)
+    assert len(set(done)) > 1
+    up_and_clear = "\x1b[1A\x1b[2K"
+    assert text.count("\n") == text.count(up_and_clear), "each line goes again"
+    assert text.endswith(up_and_clear)
+
+
+def read_terminal(file, shown):
+    with suppress(OSError):  # how Linux says that nobody writes any more
+        while piece := os.read(file, 4096):
+            shown.append(piece)
+    os.close(file)
 
 
 def test_from_another_machine_a_killed_run_ends_when_its_lease_no_longer_changes(

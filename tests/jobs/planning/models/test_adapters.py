@@ -86,6 +86,23 @@ def test_answers_are_those_of_transformers_with_peft(models, job, tmp_path, capf
 
 
 @pytest.mark.extras("peft")
+def test_a_loaded_model_with_an_adapter_is_merged_first(models, job, tmp_path):
+    import peft
+
+    base = models["text-classification"]
+    config = peft.LoraConfig(target_modules=["query"], init_lora_weights=False)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(base)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(base)
+    model = peft.get_peft_model(model, config)
+    with pytest.raises(pipemill.ConfigError, match="is a PeftModel: merge its adapter"):
+        pipemill.preview(**job, model={"model": model, "tokenizer": tokenizer})
+    merged = {"model": model.merge_and_unload(), "tokenizer": tokenizer}
+    plain = transformers.pipeline("text-classification", **merged, device="cpu")(TEXTS)
+    found = pipemill.run(**job, model=merged).to_arrow().to_pydict()
+    assert found["score"] == pytest.approx([answer["score"] for answer in plain], abs=1e-5)
+
+
+@pytest.mark.extras("peft")
 def test_a_head_that_neither_has_is_missed(models, job, tmp_path):
     adapter = train(models, tmp_path / "adapter")  # without the classifier
     with pytest.raises(pipemill.ConfigError, match="lacks weights of BertForSeq.*: classifier"):

@@ -192,6 +192,12 @@ def test_what_files_would_not_bring_back_is_refused(models, job):
     parts = {"model": pipeline.model, "tokenizer": pipeline.tokenizer}
     assert "'task' is missing in the job" in refused(parts)
     assert refused(parts, task="fill-mask").startswith("the loaded BertForSequenceClassification")
+    helped = copy.copy(pipeline)
+    helped.assistant_model = pipeline.model
+    assert "has an assistant_model, which pipemill can't use" in refused(helped)
+    helped = copy.copy(pipeline)
+    helped.__class__ = type("Remote", (type(pipeline),), {"__module__": "transformers_modules.a.b"})
+    assert "class Remote comes from code in its model's folder: name that folder" in refused(helped)
     made = make(models, return_tensors="np")
     assert "was made with return_tensors, which pipemill can't take over" in refused(made)
     generation = transformers.GenerationConfig(max_new_tokens=2)

@@ -24,6 +24,7 @@ import pipemill
 from tests.support import made_media, tiny
 
 TEXTS = tiny.texts(40, seed=9, longest=30)
+SCORES = {"flipped": 0, "largest_score_difference": 0.0}
 RUNTIMES = [OnnxRuntime(), OpenVinoRuntime()]
 
 
@@ -256,14 +257,18 @@ def test_examples_are_the_same_for_every_run(models, tmp_path, torchscript):
 
 
 @pytest.mark.parametrize(
-    ("task", "reports"),
+    ("task", "parameters", "reports"),
     [
-        ("text-classification", {"flipped": 0, "largest_score_difference": 0.0}),
-        ("feature-extraction", {"mean_cosine": 1.0, "least_cosine": 1.0}),
+        ("text-classification", {}, SCORES),
+        ("text-classification", {"top_k": 2}, SCORES),
+        ("token-classification", {}, SCORES),
+        ("token-classification", {"aggregation_strategy": "simple"}, SCORES),
+        ("zero-shot-classification", {"candidate_labels": ["a", "mill"]}, SCORES),
+        ("feature-extraction", {}, {"mean_cosine": 1.0, "least_cosine": 1.0}),
     ],
 )
-def test_verify_reports_the_drift(run, torchscript, tmp_path, task, reports):
-    run("torchscript", task, "int8")
+def test_verify_reports_the_drift(run, torchscript, tmp_path, task, parameters, reports):
+    run("torchscript", task, "int8", parameters=parameters)
     check = pipemill.verify(tmp_path / "out", sample=40)
     assert check.ok
     shown = json.loads(check.to_json())["sample"]
