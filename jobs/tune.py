@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipemill.pipelines.library_settings import keep_settings
 
-from pipemill.errors import ConfigError, explain_interrupt
+from pipemill.errors import ConfigError, RunError, explain_interrupt
 
 from .config.check_arguments import check_count, check_positive, list_texts
 from .config.job import Job
@@ -184,6 +184,8 @@ def _tune(
         for budget in candidate_budgets(exported):
             settings.append(measure_budget(exported, budget, False, seconds, engine))
             log(f"measured {settings[-1].name}")
+    if all(setting.problem for setting in settings):
+        raise RunError(f"no row could be computed: {settings[-1].problem}")
     if missing:
         log(missing)
     drawn = None if missing else _draw(settings, plot, trial, log)

@@ -92,15 +92,18 @@ def hint_key(
         parameters: those of the job's task.
 
     Returns:
-        The same key in other sections, else what says it in a job, else the nearest one of `keys`,
-        else all of these.
+        The same key at the top or in other sections, else what says it in a job, else the nearest
+        one of `keys`, else all of these.
     """
     return _hint_elsewhere(name, job, parameters) or did_you_mean(name, keys)
 
 
 def _hint_elsewhere(name: str, job: type[BaseModel], parameters: Container[str] = ()) -> str:
-    if places := find_sections(name, job, parameters):
-        return f"did you mean {' or '.join(repr(f'{place}.{name}') for place in places)}?"
+    keys = [f"{section}.{name}" for section in find_sections(name, job, parameters)]
+    if name in job.model_fields:
+        keys = [name, *keys]
+    if keys:
+        return f"did you mean {' or '.join(map(repr, keys))}?"
     return IN_A_JOB.get(name, "")
 
 

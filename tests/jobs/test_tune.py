@@ -209,6 +209,32 @@ def test_rows_with_questions_of_their_own_are_compared(tmp_path):
     assert setting.rows_per_second > 0
 
 
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("Unloadable", pipemill.ConfigError, "loading failed: .*no such licence.*the model is"),
+        (
+            "Unreadable",
+            pipemill.RunError,
+            "none of the rows could be expanded: ValueError: no word",
+        ),
+        ("Unanswered", pipemill.RunError, "no row could be computed: ValueError: no layer is left"),
+    ],
+)
+@pytest.mark.parametrize("verb", [pipemill.tune, pipemill.plan])
+def test_a_pipeline_that_computes_nothing_is_an_error(models, data, verb, name, error, message):
+    wanted = {"task": "own", "pipeline_class": f"tests.support.own_pipelines:{name}"}
+    wanted |= {
+        "model": models["text-classification"],
+        "input": str(data),
+        "columns": {"text": "body"},
+    }
+    with pytest.raises(error, match=message) as raised:
+        verb(**wanted, rows=8, seconds=SHORT)
+    assert "\n" not in str(raised.value)
+    assert not list(data.parent.glob("*.png"))
+
+
 def test_memory_that_runs_out_is_said(models, data, monkeypatch):
     trial = start_trial(job(models, data), 8)
 

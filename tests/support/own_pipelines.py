@@ -96,6 +96,16 @@ class Unloadable(TextClassificationPipeline):
         raise ValueError("no such licence")
 
 
+class Unreadable(TextClassificationPipeline):
+    def preprocess(self, inputs, **keywords):
+        raise ValueError("no word")
+
+
+class Unanswered(TextClassificationPipeline):
+    def _forward(self, model_inputs, **keywords):
+        raise ValueError("no layer is left")
+
+
 class Steady(FirstWord):
     """Says that equal texts have equal answers."""
 

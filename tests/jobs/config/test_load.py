@@ -89,6 +89,10 @@ def test_a_yaml_file_takes_values_from_the_environment(tmp_path, monkeypatch):
         ({"schema": {}}, "'schema' .* mean 'input.schema' or 'output.schema'?"),
         ({"top_k": 1}, "'top_k' in the job; did you mean 'parameters.top_k'?"),
         ({"actors": {"dtype": "float16"}}, "'actors.dtype' in .*did you mean 'model.dtype'?"),
+        (
+            {"model": {"path": "m", "pipeline_class": "a:B"}},
+            "model.pipeline_class' .*; did you mean 'pipeline_class'?",
+        ),
         ({"tasks": 5, "zzz": 1}, "'tasks' in the job: must be a list"),
         (
             {"batch_size": 8},
