@@ -58,6 +58,15 @@ def test_a_settled_budget_that_no_longer_fits_gives_way_to_the_best_that_does():
     assert budget.tokens == 1024
 
 
+def test_what_still_fits_is_measured_though_memory_ran_out():
+    budget = TokenBudget(*CANDIDATES)
+    budget.halve(4096)
+    assert not budget.is_final
+    assert {*budget.candidates} == {2048, 1024}
+    settle(budget, {2048: 1.0, 1024: 2.0}.get)
+    assert budget.tokens == 1024
+
+
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.integers(1, 5000), min_size=1, max_size=4, unique=True),
