@@ -90,6 +90,8 @@ class InputSection(Section):
         schema: Arrow types of columns, by name ("int64"), instead of those in the data.
         encoding: the encoding of CSV, JSON and text files without a byte order mark; UTF-8 by
             default.
+        quotes: whether double quotes enclose fields of CSV; false where they are letters like
+            others, as in many TSV files.
         media_roots: folders and URLs below which paths and URLs in media columns are read; by
             default the folders of the input's files.
         storage_options: options for fsspec; never stored or shown.
@@ -101,6 +103,7 @@ class InputSection(Section):
     limit: Annotated[int | None, BeforeValidator(check_number)] = Field(default=None, ge=1)
     schema: dict[str, str] | None = None  # type: ignore[assignment]
     encoding: str | None = None
+    quotes: bool = True
     media_roots: list[str] | None = None
     storage_options: dict[str, Any] = Field(default={}, repr=False, exclude=True)
 

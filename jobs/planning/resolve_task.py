@@ -241,4 +241,5 @@ def find_reading(job: Job, task: ResolvedTask) -> Reading:
         kinds=kinds,
         types={field.name: field.type for field in types},
         encoding=job.input.encoding,
+        quotes=job.input.quotes,
     )
