@@ -119,7 +119,8 @@ def _describe_nested_rows(name: str, schema: pa.Schema) -> str:
     lists = list(_find_lists(schema, ""))
     found = [path for path, fields in lists if name in fields]
     outer = [(path, fields) for path, fields in lists if path.count("[]") == 1]
-    if not found and len(outer) == 1 and "role" not in outer[0][1]:  # a chat is no rows
+    # A chat is no rows, and several images of a row aren't, either.
+    if not found and len(outer) == 1 and not {"role", "bytes"} & set(outer[0][1]):
         found = [outer[0][0]]
     if not found:
         return ""
