@@ -108,7 +108,7 @@ def _describe_other_delimiter(schema: pa.Schema) -> str:
     found = [mark for mark in ";|\t" if len(schema.names) == 1 and mark in schema.names[0]]
     if not found:
         return ""
-    return f"If that is CSV divided by {found[0]!r}: it is read with commas, or with tabs as .tsv. "
+    return f"If that is CSV divided by {found[0]!r}: set input.delimiter to {found[0]!r}. "
 
 
 def _describe_nested_rows(name: str, schema: pa.Schema) -> str:

@@ -184,7 +184,7 @@ class CsvSource(FileSource):
         return [files[i] for i in kept], [headers[i] for i in kept]
 
     def _find_dialect(self, path: str) -> Dialect:
-        return Dialect(find_delimiter(path), quotes=self.reading.quotes)
+        return Dialect(self.reading.delimiter or find_delimiter(path), self.reading.quotes)
 
     def _begin(self, path: str, start: int = 0) -> Place:
         """Open a file after its header, which is None if the file is empty."""

@@ -226,7 +226,7 @@ def test_a_column_may_be_left_out():
 
 
 def test_csv_with_another_delimiter_is_said():
-    said = "columns: text;n. If that is CSV divided by ';': it is read with commas, or with tabs"
+    said = "columns: text;n. If that is CSV divided by ';': set input.delimiter to ';'. Name one"
     with pytest.raises(ConfigError, match=said):
         resolve((Column(name="text", kind="text"),), pa.schema([("text;n", TEXT)]))
     with pytest.raises(ConfigError, match="columns: a;b, c. Name one with"):
