@@ -108,7 +108,7 @@ def _describe_other_delimiter(schema: pa.Schema) -> str:
     found = [mark for mark in ";|\t" if len(schema.names) == 1 and mark in schema.names[0]]
     if not found:
         return ""
-    return f"If that is CSV divided by {found[0]!r}: it is read with commas, or with tabs as .tsv. "
+    return f"If that is CSV divided by {found[0]!r}: set input.delimiter to {found[0]!r}. "
 
 
 def _describe_nested_rows(name: str, schema: pa.Schema) -> str:
@@ -119,7 +119,8 @@ def _describe_nested_rows(name: str, schema: pa.Schema) -> str:
     lists = list(_find_lists(schema, ""))
     found = [path for path, fields in lists if name in fields]
     outer = [(path, fields) for path, fields in lists if path.count("[]") == 1]
-    if not found and len(outer) == 1 and "role" not in outer[0][1]:  # a chat is no rows
+    # A chat is no rows, and several images of a row aren't, either.
+    if not found and len(outer) == 1 and not {"role", "bytes"} & set(outer[0][1]):
         found = [outer[0][0]]
     if not found:
         return ""

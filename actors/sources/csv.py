@@ -40,7 +40,13 @@ from .parsing.csv_headers import (
     is_not_header,
     parse_column_names,
 )
-from .parsing.csv_records import Record, find_record_offsets, find_records
+from .parsing.csv_records import (
+    QUOTES_AS_LETTERS,
+    Dialect,
+    Record,
+    find_record_offsets,
+    find_records,
+)
 from .parsing.csv_values import infer_types, parse_columns
 from .schemas.file_schemas import make_null_rows
 from .split_ranges import SplitRange
@@ -103,15 +109,15 @@ class CsvSource(FileSource):
             return make_bad_file_batch(self.schema, split.path, "CSV", error)
 
     def _read(self, split: Split, schema: pa.Schema) -> Batch:
-        delimiter = find_delimiter(split.path)
+        dialect = self._find_dialect(split.path)
         text = self._read_text(split, schema)
         if text is None:
             return Batch(schema.empty_table())
-        records = list(find_records(io.BytesIO(text.data), delimiter))
+        records = list(find_records(io.BytesIO(text.data), dialect))
         torn = records.pop() if records and not records[-1].closed else None
         closed = text.data[: torn.start] if torn else text.data
         rows, failed = parse_columns(
-            closed, text.names, delimiter, records, schema, self.reading, text.where
+            closed, text.names, dialect, records, schema, self.reading, text.where
         )
         for row, record in enumerate(records):
             if record.broken:
@@ -122,7 +128,7 @@ class CsvSource(FileSource):
         if torn:
             failed[len(records)] = ValueError(
                 f"a quote that opens in the row at byte {text.start + torn.start} is never closed "
-                f"({text.where(torn)})"
+                f"({text.where(torn)}): {QUOTES_AS_LETTERS}"
             )
             rows = pa.concat_tables([rows, make_null_rows(schema, 1)])
         batch = Batch(rows.combine_chunks())
@@ -177,12 +183,15 @@ class CsvSource(FileSource):
         kept = [i for i, odd in enumerate(strange) if not odd]
         return [files[i] for i in kept], [headers[i] for i in kept]
 
+    def _find_dialect(self, path: str) -> Dialect:
+        return Dialect(self.reading.delimiter or find_delimiter(path), self.reading.quotes)
+
     def _begin(self, path: str, start: int = 0) -> Place:
         """Open a file after its header, which is None if the file is empty."""
         files = LineFiles(self.options, blank=True, encoding=self.reading.encoding)
         stream = files.open_text(path, start)
         try:
-            header = find_header(stream, find_delimiter(path))
+            header = find_header(stream, self._find_dialect(path))
             if header is not None and header.broken:
                 raise BadFile(f"its header: {header.broken}")
             if header is not None and not header.closed:
@@ -223,7 +232,7 @@ class CsvSource(FileSource):
             raise BadFile(file.path)
         with self._open_named(file) as (stream, header):
             if header is not None:
-                yield from find_record_offsets(stream, find_delimiter(file.path), header.stop)
+                yield from find_record_offsets(stream, self._find_dialect(file.path), header.stop)
 
     def _infer_types(self, file: InputFile) -> dict[str, pa.DataType] | BadFile:
         """Infer the types of the columns that the task reads by the first rows."""
@@ -233,13 +242,13 @@ class CsvSource(FileSource):
                 data = stream.read(_INFERRED_BYTES)
         except BadFile as error:
             return error
-        delimiter = find_delimiter(file.path)
-        records = list(islice(find_records(io.BytesIO(data), delimiter), SAMPLED_ROWS))
+        dialect = self._find_dialect(file.path)
+        records = list(islice(find_records(io.BytesIO(data), dialect), SAMPLED_ROWS))
         if records and (len(data) == _INFERRED_BYTES or not records[-1].closed):
             records.pop()  # it may be cut off
         data = data[: records[-1].stop if records else 0]
         kinds = dict(self.reading.kinds)
-        return infer_types(data, parse_column_names(header), delimiter, records, kinds)
+        return infer_types(data, parse_column_names(header), dialect, records, kinds)
 
 
 @dataclass(frozen=True)

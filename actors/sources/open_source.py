@@ -133,6 +133,10 @@ def open_source(
             f"input.encoding applies to {_describe_formats('text')}; the input is {format}: "
             "remove input.encoding"
         )
+    keys = ["input.delimiter"] * (reading.delimiter is not None)
+    keys += ["input.quotes"] * (not reading.quotes)
+    if keys and format != "csv":
+        raise ConfigError(f"{keys[0]} applies to CSV; the input is {format}: remove {keys[0]}")
     read = schema and pa.schema([f for f in schema if not is_partition_field(f)])
     opened: Source
     if reading.types and source.values == "typed":

@@ -17,12 +17,16 @@ class Reading:
     kinds: the columns that the task reads, each with its kind (`actors/columns.py`).
     types: the types that `input.schema` declares.
     encoding: `input.encoding`.
+    delimiter: `input.delimiter`.
+    quotes: `input.quotes`.
     known: all columns of the plan, also those that are not read.
     """
 
     kinds: Mapping[str, str] = field(default_factory=dict)
     types: Mapping[str, pa.DataType] = field(default_factory=dict)
     encoding: str | None = None
+    delimiter: str | None = None
+    quotes: bool = True
     known: tuple[str, ...] = ()
 
     def is_wanted(self, name: str) -> bool:

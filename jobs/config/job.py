@@ -90,6 +90,10 @@ class InputSection(Section):
         schema: Arrow types of columns, by name ("int64"), instead of those in the data.
         encoding: the encoding of CSV, JSON and text files without a byte order mark; UTF-8 by
             default.
+        delimiter: what stands between two fields of CSV; by default a tab in .tsv and .tab files,
+            else a comma.
+        quotes: whether double quotes enclose fields of CSV; false where they are letters like
+            others, as in many TSV files.
         media_roots: folders and URLs below which paths and URLs in media columns are read; by
             default the folders of the input's files.
         storage_options: options for fsspec; never stored or shown.
@@ -101,8 +105,18 @@ class InputSection(Section):
     limit: Annotated[int | None, BeforeValidator(check_number)] = Field(default=None, ge=1)
     schema: dict[str, str] | None = None  # type: ignore[assignment]
     encoding: str | None = None
+    delimiter: str | None = None
+    quotes: bool = True
     media_roots: list[str] | None = None
     storage_options: dict[str, Any] = Field(default={}, repr=False, exclude=True)
+
+    @field_validator("delimiter")
+    @classmethod
+    def _is_a_delimiter(cls, value: str | None) -> str | None:
+        value = "\t" if value == "\\t" else value
+        if value is None or (len(value) == 1 and value.isascii() and value not in '"\r\n\0'):
+            return value
+        raise ValueError("must be one ASCII character in quotes, such as ';', '|' or '\\t'")
 
     @field_validator("encoding")
     @classmethod

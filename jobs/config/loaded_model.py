@@ -15,6 +15,10 @@ from pipemill.pipelines.registry import ALIASES, find_task
 from pipemill.errors import ConfigError
 
 _AS_A_MAPPING = "give model={'model': model, 'tokenizer': tokenizer}, or a pipeline"
+# The methods of a pipeline.
+_STAGES = ("preprocess", "_forward", "forward", "postprocess")
+# Libraries whose hooks and functions in a model come back with its files, or change no answer.
+_LIBRARIES = ("transformers", "accelerate", "torch", "timm", "kernels", "bitsandbytes")
 # What a pipeline is made of beside its model, as transformers names it. A processor comes last: it
 # saves parts of the others, too.
 _PARTS = ("tokenizer", "feature_extractor", "image_processor", "video_processor", "processor")
@@ -123,6 +127,11 @@ def _read_pipeline(pipeline: Any) -> LoadedModel:
     if getattr(pipeline, "assistant_model", None) is not None:
         raise ConfigError("the pipeline (model) has an assistant_model, which pipemill can't use")
     own_class = _find_own_class(type(pipeline))
+    if own := [name for name in _STAGES if name in vars(pipeline)]:
+        raise ConfigError(
+            f"the pipeline (model) was given another {own[0]} than its class has, which workers "
+            "would not know: give it to a class of its own (docs/own-pipelines.md)"
+        )
     task = pipeline.task or None
     parts = [getattr(pipeline, name, None) for name in _PARTS]
     return LoadedModel(
@@ -175,11 +184,26 @@ def _check_model(model: Any) -> None:
             f"the loaded {cls.__name__} holds modules that torch quantized, which its files would "
             "not bring back: give the model as it was before"
         )
+    for name, part in model.named_modules():
+        given = [vars(part).get("forward"), *part._forward_hooks.values()]
+        if any(map(_is_own_function, [*given, *part._forward_pre_hooks.values()])):
+            raise ConfigError(
+                f"{name or 'the model'} in the loaded {cls.__name__} has a hook, or was given a "
+                "forward, which its files would not bring back: remove it, or do the same in a "
+                "pipeline's class of your own (docs/own-pipelines.md)"
+            )
     if getattr(model, "_hf_peft_config_loaded", False):
         raise ConfigError(
             f"the loaded {cls.__name__} holds adapters, which are not saved with it: name its base "
             "in model.path, and the adapter's folder in model.adapter"
         )
+
+
+def _is_own_function(function: Any) -> bool:
+    """Tell whether a function in a model, if it is one, is neither transformers' nor torch's."""
+    function = getattr(function, "func", function)  # of a partial
+    module = getattr(function, "__module__", None) or type(function).__module__
+    return function is not None and module.partition(".")[0] not in _LIBRARIES
 
 
 def _read_parameters(pipeline: Any, task: str | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from pipemill.actors.columns import describe
 from pipemill.actors.sources.jsonl import holds_rest
+from pipemill.actors.sources.schemas.hf_features import read_features
 from pipemill.actors.sources.schemas.media_columns import holds_files, list_members
 from pipemill.actors.sources.schemas.unify import find_conflict
 from pipemill.actors.storage.partitions import is_partition_field
@@ -85,3 +86,21 @@ def check_conflicts(schema: pa.Schema, read: Iterable[str], keep: Iterable[str])
             raise ConfigError(why)
         if why is not None and field.name in keep:
             raise ConfigError(f"{why}, or name the columns to keep without it (output.keep)")
+
+
+def check_modes(columns: Mapping[str, str], schema: pa.Schema) -> None:
+    """Raise ConfigError for images that `datasets` turns into another mode, such as grey.
+
+    columns: the input's column for each of the task's.
+    """
+    features = read_features(schema.metadata)
+    for name in columns.values():
+        feature = features.get(name)
+        mode = feature.get("mode") if isinstance(feature, Mapping) else None
+        # A task reads RGB in any case.
+        if mode not in (None, "RGB", "RGBA"):
+            raise ConfigError(
+                f"column {name!r} has the feature Image(mode={mode!r}) of datasets, which turns "
+                "images into that mode each time they are read: apply it once with dataset.map(…), "
+                f"or remove it with dataset.cast_column({name!r}, datasets.Image())"
+            )

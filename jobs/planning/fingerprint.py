@@ -30,7 +30,7 @@ FIELD_DEFAULTS = {"pooling": "mean", "function_to_apply": "transformers' own"}
 # What all tasks of a job share.
 _SHARED = (
     "input.limit", "input.dataset", "output.keep", "output.on_error", "input.schema",
-    "input.encoding", "output.schema", "transformers", "torch",
+    "input.encoding", "input.delimiter", "input.quotes", "output.schema", "transformers", "torch",
 )  # fmt: skip
 
 
@@ -103,6 +103,8 @@ def _list_fields(
         **_list_class_fields(job),
         **({"input.schema": job.input.schema} if job.input.schema else {}),
         **({"input.encoding": job.input.encoding} if job.input.encoding else {}),
+        **({"input.delimiter": job.input.delimiter} if job.input.delimiter else {}),
+        **({} if job.input.quotes else {"input.quotes": False}),
         **followed,
         **({"normalize of each vector": True} if scales_each else {}),
         **({"output.schema": job.output.schema} if job.output.schema else {}),

@@ -241,4 +241,6 @@ def find_reading(job: Job, task: ResolvedTask) -> Reading:
         kinds=kinds,
         types={field.name: field.type for field in types},
         encoding=job.input.encoding,
+        delimiter=job.input.delimiter,
+        quotes=job.input.quotes,
     )

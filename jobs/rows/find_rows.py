@@ -60,7 +60,9 @@ _COLUMNS = {
 }  # fmt: skip
 # Of these libraries only the classes above are rows.
 _LIBRARIES = set(_EXAMPLES)
-_SECTION_KEYS = frozenset({"path", "format", "columns", "limit", "schema", "encoding"})
+_SECTION_KEYS = frozenset(
+    {"path", "format", "columns", "limit", "schema", "encoding", "delimiter", "quotes"}
+)
 
 
 def holds_rows(value: object) -> bool:

@@ -14,7 +14,7 @@ from .media_libraries import require_media_library
 _LOWEST_RATE, _HIGHEST_RATE = 1000, 768_000
 _LONGEST_S = 24 * 3600
 # Formats whose header states the length. The others are read to their end, wherever that is.
-_STATED = ("wav", "w64", "flac", "mov", "caf", "aiff", "au", "matroska")
+_STATED = ("wav", "w64", "flac", "mov", "caf", "aiff", "au", "nistsphere", "matroska")
 _STREAMED_WAV = 0x7FFF0000  # writers that do not know the size state about this, or more
 
 

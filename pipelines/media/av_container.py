@@ -13,6 +13,7 @@ from .media_libraries import require_media_library
 # of files and addresses, which it would open or listen to.
 _FORMATS = (
     "wav w64 aiff au caf flac ogg mp3 mov matroska aac ac3 eac3 amr amrnb amrwb wv ape tta voc asf "
+    "nistsphere shn sox ircam dss qcp dsf dts mpc mpc8 oma tak yuv4mpegpipe dhav "
     "avi flv mpeg mpegts mpegvideo m4v h264 hevc av1 obu ivf dv mxf nut rm gif apng"
 ).split()
 

@@ -25,6 +25,9 @@ _OTHERS = (
     (re.compile(rb"\s*(<\?xml[^>]*>\s*)?<svg", re.IGNORECASE), "it is SVG: save it as PNG"),
     (re.compile(rb"%PDF-"), "it is PDF: save its pages as PNG"),
     (re.compile(rb"\s*<(!doctype )?html", re.IGNORECASE), "it is a web page"),
+    (re.compile(rb".{128}DICM", re.DOTALL), "it is DICOM: save its pixels as PNG"),
+    (re.compile(rb"\xff\n|\0{3}\x0cJXL "), "it is JPEG XL: save it as JPEG or PNG"),
+    (re.compile(rb"\x93NUMPY"), "it is an array of numpy: save it as PNG"),
 )
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION = 258, 262, 274
 

@@ -12,19 +12,19 @@ from pipemill.errors import ConfigError
 from ...storage.file_names import COMPRESSIONS, name_of
 from ...storage.input_file import InputFile
 from ..schemas.file_schemas import find_repeated_name
-from .csv_records import Record, find_records
+from .csv_records import Dialect, Record, find_records
 
 # How a page begins that a server sends instead of the file.
 _PAGES = ("<!doctype", "<html", "<?xml")
 
 
-def find_header(stream: IO[bytes], delimiter: str) -> Record | None:
+def find_header(stream: IO[bytes], dialect: Dialect) -> Record | None:
     """Read the header from the start of a file, without the byte order mark before it."""
     first = stream.readline()
     rest = first.removeprefix(codecs.BOM_UTF8)
     # Not iterated over, which would read ahead.
     lines = chain([rest] if rest else [], iter(stream.readline, b""))
-    return next(find_records(lines, delimiter, len(first) - len(rest)), None)
+    return next(find_records(lines, dialect, len(first) - len(rest)), None)
 
 
 def is_not_header(header: Record) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 # A field may hold a whole document; the csv module stops at 128 KiB.
@@ -15,6 +15,20 @@ _BARE_RETURN = (
     "a carriage return (CR) stands outside of quotes and without a line feed: put the field into "
     "quotes, or end the lines with LF, as `tr '\\r' '\\n'` does"
 )
+QUOTES_AS_LETTERS = "if quotes are letters like others in this file, set input.quotes to false"
+_STRAY_QUOTE = f"a quote opens in this row, and does not close before another: {QUOTES_AS_LETTERS}"
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a CSV file divides its fields.
+
+    delimiter: the letter between two fields.
+    quotes: whether double quotes enclose fields.
+    """
+
+    delimiter: str = ","
+    quotes: bool = True
 
 
 @dataclass(frozen=True)
@@ -26,6 +40,7 @@ class Record:
     closed: False if the file ends in the quotes of this record.
     broken: why it is not a record, if it is not; then it has no fields.
     lines: the number of lines read up to its end.
+    ahead: whether lines after it have been taken already.
     """
 
     start: int
@@ -34,50 +49,86 @@ class Record:
     closed: bool = True
     broken: str = ""
     lines: int = 1
+    ahead: bool = False
 
 
-def find_records(lines: Iterable[bytes], delimiter: str, start: int = 0) -> Iterator[Record]:
+def find_records(lines: Iterable[bytes], dialect: Dialect, start: int = 0) -> Iterator[Record]:
     """Yield the records in some lines. Blank lines are left out.
 
-    A record with a bare carriage return outside of quotes is broken.
+    A record with a bare carriage return outside of quotes is broken, and so is one whose quote
+    does not close, or only inside another record: those after it would be a part of its field.
 
     start: the first byte of the first line.
     """
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_FIELD))
     feed = _Feed(lines, start)
-    reader = csv.reader(feed, delimiter=delimiter)
+
+    def make_reader(strict: bool = False, lines: Iterable[str] = feed) -> Iterator[list[str]]:
+        return csv.reader(
+            lines,
+            delimiter=dialect.delimiter,
+            quoting=csv.QUOTE_MINIMAL if dialect.quotes else csv.QUOTE_NONE,
+            strict=strict,
+        )
+
+    def swallows(fields: list[str]) -> bool:
+        """Tell whether lines that each are a record are one by a quote that is not meant so."""
+        lines, divider = feed.taken, dialect.delimiter.encode("latin-1")
+        count = lines[0].count(divider)
+        if len(lines) == 1 or not count:
+            return False
+        if any(line.count(divider) != count for line in lines if line not in _BLANK):
+            return False
+        if feed.ended:
+            return True
+        try:
+            next(make_reader(True, (line.decode("latin-1") for line in lines)))
+        except csv.Error:  # something follows the closing quote
+            return len(fields) == count + 1
+        return False
+
+    reader = make_reader()
     while True:
         first = feed.position
+        feed.taken.clear()
         try:
             fields = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
             reason = _BARE_RETURN if str(error).startswith(_NEW_LINE) else str(error)
-            yield Record(first, feed.position, [], True, reason, feed.lines_read)
-            reader = csv.reader(feed, delimiter=delimiter)  # the old one is inside that line
+            yield Record(first, feed.position, [], True, reason, feed.lines_read, feed.is_ahead)
+            reader = make_reader()  # the old one is inside that line
             continue
-        if feed.ended:
+        reason = ""
+        if feed.position > first and swallows(fields):
+            feed.give_back(feed.taken[1:])
+            fields, reason = [], _STRAY_QUOTE
+        elif feed.ended:
             # The added line is a separate record, unless the file ended in quotes.
             if feed.position > first:
                 yield Record(first, feed.position, fields, closed=False, lines=feed.lines_read)
             return
-        if fields:
-            yield Record(first, feed.position, fields, lines=feed.lines_read)
+        if fields or reason:
+            stop = feed.position
+            yield Record(first, stop, fields, True, reason, feed.lines_read, feed.is_ahead)
 
 
 def find_record_offsets(
-    lines: Iterable[bytes], delimiter: str, start: int = 0
+    lines: Iterable[bytes], dialect: Dialect, start: int = 0
 ) -> Iterator[tuple[int, int]]:
     """Yield where the records of `find_records` start and stop; most lines need no parsing."""
     left = _Ahead(lines)
     # It gets lines with quotes, and those that belong to the same record.
-    records, parsed, position = find_records(left, delimiter), 0, start
+    records, parsed, position = find_records(left, dialect), 0, start
     for line in left.lines:
         stop = position + len(line)
         if b'"' in line or (b"\r" in line and line[line.find(b"\r") :] != b"\r\n"):
             left.line = line
             record = next(records, None)
+            while record is not None and record.ahead:
+                yield position + record.start - parsed, position + record.stop - parsed
+                record = next(records, None)
             if record is None:
                 return
             yield position + record.start - parsed, position + record.stop - parsed
@@ -105,10 +156,17 @@ class _Feed:
     """Lines as text, and one more that tells where the last record ends.
 
     position: the bytes of the lines so far.
+    taken: the lines since it was cleared.
     """
 
     def __init__(self, lines: Iterable[bytes], position: int) -> None:
         self.lines, self.position, self.ended, self.lines_read = iter(lines), position, False, 0
+        self.taken: list[bytes] = []
+        self._back: list[bytes] = []
+
+    @property
+    def is_ahead(self) -> bool:
+        return bool(self._back)
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -116,10 +174,18 @@ class _Feed:
     def __next__(self) -> str:
         if self.ended:
             raise StopIteration
-        line = next(self.lines, None)
+        line = self._back.pop() if self._back else next(self.lines, None)
         if line is None:
             self.ended = True
             return '"end"'
         self.position += len(line)
         self.lines_read += 1
+        self.taken.append(line)
         return line.decode("latin-1")
+
+    def give_back(self, lines: Sequence[bytes]) -> None:
+        """Take these lines, the last ones so far, once more."""
+        self.position -= sum(map(len, lines))
+        self.lines_read -= len(lines)
+        self._back += reversed(lines)
+        self.ended = False

@@ -20,7 +20,7 @@ from ...arrow_arrays import scatter, scatter_rows
 from ...columns import is_string
 from ...faults.bisect import bisect_failures
 from ..reading import Reading
-from .csv_records import Record
+from .csv_records import Dialect, Record
 from .json_parser import Parser
 from .json_values import fit_values, is_nested
 from .misfits import Misfit
@@ -36,7 +36,11 @@ Wrong = list[tuple[int, BaseException]]
 
 
 def infer_types(
-    data: bytes, names: list[str], delimiter: str, records: Sequence[Record], kinds: dict[str, str]
+    data: bytes,
+    names: list[str],
+    dialect: Dialect,
+    records: Sequence[Record],
+    kinds: dict[str, str],
 ) -> dict[str, pa.DataType]:
     """Infer the types of the columns that the task reads as something else than text.
 
@@ -50,7 +54,7 @@ def infer_types(
     raw = pa.csv.ConvertOptions(
         column_types=dict.fromkeys(inferred, pa.binary()), include_columns=inferred
     )
-    table = _read_table(data, names, delimiter, raw)
+    table = _read_table(data, names, dialect, raw)
     return {name: _infer_type(table[name].combine_chunks(), kinds[name]) for name in inferred}
 
 
@@ -74,7 +78,7 @@ def _infer_type(values: pa.Array, kind: str) -> pa.DataType:
 def parse_columns(
     data: bytes,
     names: list[str],
-    delimiter: str,
+    dialect: Dialect,
     records: Sequence[Record],
     schema: pa.Schema,
     reading: Reading,
@@ -88,7 +92,7 @@ def parse_columns(
     # An older output may give other columns a type. Arrow converts those, as it did then.
     strict = {f.name for f in schema if reading.is_wanted(f.name) and not is_string(f.type)}
     kinds = {f.name: pa.binary() if f.name in strict else f.type for f in schema}
-    table = _read_typed_or_raw(data, names, delimiter, kinds)
+    table = _read_typed_or_raw(data, names, dialect, kinds)
     failed: dict[int, BaseException] = {}
     rows = np.setdiff1d(np.arange(len(records)), odd)
     if len(rows) != table.num_rows:
@@ -113,17 +117,17 @@ def parse_columns(
 
 
 def _read_typed_or_raw(
-    data: bytes, names: list[str], delimiter: str, kinds: dict[str, pa.DataType]
+    data: bytes, names: list[str], dialect: Dialect, kinds: dict[str, pa.DataType]
 ) -> pa.Table:
     """Read columns in some types; all of them as bytes if a value does not fit its type."""
     typed = pa.csv.ConvertOptions(column_types=kinds, include_columns=list(kinds))
     try:
-        return _read_table(data, names, delimiter, typed)
+        return _read_table(data, names, dialect, typed)
     except pa.ArrowInvalid:
         raw = pa.csv.ConvertOptions(
             column_types=dict.fromkeys(names, pa.binary()), include_columns=list(kinds)
         )
-        return _read_table(data, names, delimiter, raw)
+        return _read_table(data, names, dialect, raw)
 
 
 def _is_binary(kind: pa.DataType) -> bool:
@@ -218,7 +222,7 @@ def _convert(
             return cast_texts(pc.utf8_trim_whitespace(some.cast(pa.string())), kind)
         # Quoted, so that each stays one field.
         quoted = (b'"' + value.replace(b'"', b'""') + b'"\n' for value in some.to_pylist())
-        table = _read_table(b"".join(quoted), [field.name], ",", conversion)
+        table = _read_table(b"".join(quoted), [field.name], Dialect(), conversion)
         return table[0].combine_chunks().cast(field.type, safe=False)
 
     pieces, bad = bisect_failures(np.arange(len(values)), convert)
@@ -237,7 +241,7 @@ def _explain(value: bytes, field: pa.Field, where: str) -> BaseException:
 
 
 def _read_table(
-    data: bytes, names: list[str], delimiter: str, convert: pa.csv.ConvertOptions
+    data: bytes, names: list[str], dialect: Dialect, convert: pa.csv.ConvertOptions
 ) -> pa.Table:
     if not data.strip(b"\r\n"):
         return pa.table({name: pa.nulls(0) for name in names})
@@ -246,5 +250,9 @@ def _read_table(
     read = pa.csv.ReadOptions(
         use_threads=False, column_names=names, block_size=min(len(data) + 1, 2**31 - 1)
     )
-    parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+    parse = pa.csv.ParseOptions(
+        delimiter=dialect.delimiter,
+        quote_char='"' if dialect.quotes else False,
+        newlines_in_values=dialect.quotes,
+    )
     return pa.csv.read_csv(io.BytesIO(data), read, parse, convert)

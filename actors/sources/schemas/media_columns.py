@@ -11,7 +11,7 @@ MEDIA_KINDS = {
     kind: tuple(suffixes.split())
     for kind, suffixes in {
         "image": "jpg jpeg png gif bmp tif tiff webp jfif jpe jp2 avif heic heif pbm pgm ppm",
-        "audio": "wav mp3 flac ogg opus m4a aac oga aif aiff aifc wma amr caf w64",
+        "audio": "wav mp3 flac ogg opus m4a aac oga aif aiff aifc wma amr caf w64 sph",
         "video": "mp4 mov avi mkv webm m4v mpg mpeg wmv flv 3gp ogv",
     }.items()
 }

@@ -128,6 +128,8 @@ def test_a_header_that_shares_no_name_with_most_is_a_bad_file(tmp_path):
     with pytest.raises(ConfigError, match=r"d\.csv and .*a\.csv have different columns"):
         plan(tmp_path)
     write(tmp_path, "d.csv", '"text,n\nd,2\n')
+    assert "its header: a quote opens in this row" in read(plan(tmp_path))[-1].failures[0].message
+    write(tmp_path, "d.csv", '"text,n\nd\n')
     assert "header has a quote that is never closed" in read(plan(tmp_path))[-1].failures[0].message
 
 

@@ -103,7 +103,7 @@ def test_declared_types_hold_and_other_values_die_alone(tmp_path):
 
 @pytest.mark.parametrize("size", [None, 2])
 def test_a_quote_that_is_never_closed_is_a_dead_letter(tmp_path, size):
-    (tmp_path / "a.csv").write_text('n,t\n0,x\n1,5" disk\n2,"open\n3,x\n4,x\n')
+    (tmp_path / "a.csv").write_text('n,t\n0,x\n1,5" disk\n2,"open\nx\n4,x\n')
     batches = read(plan(tmp_path, rows_per_part=size))
     assert [row["n"] for row in rows(batches)] == ["0", "1", None]
     assert list(batches[-1].failures) == [2 % (size or 3)]

@@ -520,6 +520,28 @@ def test_a_schema_and_an_encoding_are_the_jobs_and_old_outputs_have_none(run, tm
     assert "input.encoding" not in decides
 
 
+@pytest.mark.parametrize("delimiter", [";", "|", "\t", "\\t"])
+def test_fields_may_be_divided_by_another_letter(run, delimiter):
+    mark = "\t" if delimiter == "\\t" else delimiter
+    data = f'text{mark}n\n"a{mark} b, c"{mark}1\nd{mark}2,5\n'
+    _, got, _ = run("a.csv", data, {"delimiter": delimiter})
+    assert [(row["text"], row["n"]) for row in got] == [(f"a{mark} b, c", "1"), ("d", "2,5")]
+    with pytest.raises(ConfigError, match=r"another job: input\.delimiter"):
+        run("a.csv", None)
+
+
+def test_how_csv_is_divided_is_checked(run):
+    for wrong in ("", ";;", '"', "\n", "ä", 5):
+        with pytest.raises(ConfigError, match=r"'input\.delimiter' in the job: must be "):
+            run("a.csv", "text\na\n", {"delimiter": wrong})
+    for key, value in (("delimiter", ";"), ("quotes", False)):
+        with pytest.raises(ConfigError, match=f"input.{key} applies to CSV; the input is jsonl"):
+            run("a.jsonl", '{"text": "a"}\n', {key: value})
+    run("b.csv", 'text,n\n"a,1\n', {"quotes": False})
+    with pytest.raises(ConfigError, match=r"another job: input\.quotes"):
+        run("b.csv", None)
+
+
 def test_declared_types_of_parquet_and_arrow(run, tmp_path):
     table = pa.table({"text": ["a", "b", "c"], "n": ["1", "x", "3"], "m": [1.0, 2.0, 2.5]})
     pq.write_table(table, tmp_path / "a.parquet")

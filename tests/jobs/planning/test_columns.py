@@ -140,6 +140,7 @@ def test_rows_in_a_list_of_one_object_are_named_with_what_to_do():
     rows = pa.list_(pa.struct({"text": TEXT, "id": pa.int64()}))
     deep = pa.list_(pa.struct({"title": TEXT, "paragraphs": rows}))
     chat = pa.list_(pa.struct({"role": TEXT, "content": TEXT}))
+    images = pa.list_(pa.struct({"bytes": pa.binary(), "path": TEXT}))
     named = "If the objects in {} are the rows, write them one a line: jq -c '{}' FILE > rows.jsonl"
     for fields, mapping, where in (
         ({"version": TEXT, "data": rows}, {}, [".data[]"]),
@@ -150,6 +151,7 @@ def test_rows_in_a_list_of_one_object_are_named_with_what_to_do():
         ({"result": pa.struct({"the rows": rows})}, {}, ['.result."the rows"[]']),
         ({"data": deep}, {"text": "body"}, [".data[]"]),
         ({"messages": chat}, {}, []),
+        ({"images": images}, {}, []),
         ({"data": rows, "other": rows}, {"text": "body"}, []),
     ):
         with pytest.raises(ConfigError) as caught:
@@ -224,7 +226,7 @@ def test_a_column_may_be_left_out():
 
 
 def test_csv_with_another_delimiter_is_said():
-    said = "columns: text;n. If that is CSV divided by ';': it is read with commas, or with tabs"
+    said = "columns: text;n. If that is CSV divided by ';': set input.delimiter to ';'. Name one"
     with pytest.raises(ConfigError, match=said):
         resolve((Column(name="text", kind="text"),), pa.schema([("text;n", TEXT)]))
     with pytest.raises(ConfigError, match="columns: a;b, c. Name one with"):

@@ -103,6 +103,26 @@ def test_a_transform_is_refused_and_a_format_changes_no_value(models, tmp_path):
         assert [row["text"] for row in found] == made["text"][:]
 
 
+def test_images_that_datasets_turns_grey_are_refused(models, tmp_path):
+    from PIL import Image
+
+    images = [Image.new("RGB", (20, 20), (i, 0, 200)) for i in range(3)]
+    made = datasets.Dataset.from_dict({"image": images, "other": images})
+    made = made.cast_column("image", datasets.Image())
+    images = {"task": "image-classification", "model": models["image-classification"]}
+    grey = made.cast_column("image", datasets.Image(mode="L"))
+    grey.to_parquet(tmp_path / "grey.parquet")
+    for given in (grey, grey.to_iterable_dataset(), str(tmp_path / "grey.parquet")):
+        with pytest.raises(pipemill.ConfigError, match=r"Image\(mode='L'\).*cast_column\('image'"):
+            pipemill.run(**{**job(models, given, tmp_path / "out"), **images})
+    usual = pipemill.run(**{**job(models, made, tmp_path / "usual"), **images})
+    color = made.cast_column("image", datasets.Image(mode="RGB"))
+    color = color.cast_column("other", datasets.Image(mode="L"))  # which is not read
+    assert pipemill.run(**{**job(models, color, tmp_path / "color"), **images}).done == usual.done
+    tables = [ds.dataset(tmp_path / name).to_table() for name in ("usual", "color")]
+    assert tables[0]["scores"].to_pylist() == tables[1]["scores"].to_pylist()
+
+
 def test_files_are_stored_as_they_are_and_never_decoded(tmp_path):
     from PIL import Image
 

@@ -65,6 +65,8 @@ LOSSLESS = {
     "w64": written("W64", "PCM_16"),
     "caf": written("CAF", "PCM_16"),
     "au": written("AU", "PCM_16"),
+    "sphere": written("NIST", "PCM_16", 16000, 1),
+    "sphere of telephones": written("NIST", "ULAW", 8000),
 }
 LOSSY = {
     "mp3": written("MP3", "MPEG_LAYER_III"),
@@ -214,7 +216,7 @@ CUT = "^the audio is cut off: it has .* of "
         (_silent_video(), r"^no audio stream in the file \(mov,mp4.*: video\)"),
         (written("WAV", "PCM_16", seconds=0), "^the audio has no samples"),
         *[(LOSSLESS[f"wav {kind}"][:-9000], CUT) for kind in ("PCM_16", "FLOAT")],
-        *[(FILES[name][: len(FILES[name]) // 2], CUT) for name in ("flac", "m4a", "webm")],
+        *[(FILES[name][: len(FILES[name]) // 2], CUT) for name in "flac m4a webm sphere".split()],
         (LOSSY["mp4 5.1"][:-200], "^the audio is (in a format|broken)"),
         *[
             (data, "^the audio is in a format that pipemill does not read")

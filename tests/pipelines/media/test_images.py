@@ -268,6 +268,9 @@ def test_what_png_cannot_hold(picture):
         (b'<?xml version="1.0"?>\n<svg width="9">', "it is SVG: save it as PNG$"),
         (b"%PDF-1.7 and so on", "it is PDF: save its pages as PNG$"),
         (b"<!DOCTYPE html><title>404", "it is a web page$"),
+        (bytes(128) + b"DICM" + bytes(99), "it is DICOM: save its pixels as PNG$"),
+        (b"\xff\n" + bytes(99), "it is JPEG XL: save it as JPEG or PNG$"),
+        (b"\x93NUMPY\x01\0" + bytes(99), "it is an array of numpy: save it as PNG$"),
         (b"ABC" * 50, r"its 150 bytes begin with b'ABC"),
     ],
 )

@@ -206,6 +206,28 @@ def test_what_files_would_not_bring_back_is_refused(models, job):
     assert refused({"model": "a folder"}).startswith("model.model is a str, and no loaded model")
 
 
+def test_what_was_given_to_an_object_alone_is_refused(models, job):
+    pipeline = make(models)
+    pipeline(TEXTS[0], top_k=None)  # transformers may leave hooks of its own
+
+    def refused(model):
+        with pytest.raises(pipemill.ConfigError, match=r"\(docs/own-pipelines.md\)") as caught:
+            pipemill.preview(**job, model=model)
+        return str(caught.value)
+
+    usual = pipeline.model.forward
+    hook = pipeline.model.classifier.register_forward_hook(lambda model, given, out: out * 2)
+    assert refused(pipeline).startswith("classifier in the loaded BertForSequenceClassification")
+    hook.remove()
+    pipeline.model.forward = lambda *given, **named: usual(*given, **named)
+    assert refused(pipeline).startswith("the model in the loaded BertForSequenceClassification")
+    del pipeline.model.forward
+    pipeline.postprocess = lambda out, **named: [{"label": "x", "score": 1.0}]
+    assert "was given another postprocess than its class has" in refused(pipeline)
+    del pipeline.postprocess
+    pipemill.preview(**job, model=pipeline)
+
+
 def test_what_is_no_mapping_of_loaded_parts_is_one_line(models, job):
     pipeline = make(models)
     module = type("Linear", (torch.nn.Identity,), {"__module__": "torch.ao.nn.quantized"})
