@@ -10,6 +10,7 @@ from pipemill.jobs.execution import ray_cluster
 from pipemill.jobs.execution.pool_size import choose_pool_size
 from pipemill.jobs.execution.ray_cluster import _start, ray_session, ray_until_end
 from ray._private.node import Node
+from ray.data._internal.execution import metadata_fetcher
 
 from pipemill.errors import ConfigError, RunError
 from tests.support.listening import GRPC, listen
@@ -69,6 +70,18 @@ def test_threads_share_a_ray_that_the_last_of_them_shuts_down(monkeypatch):
     for thread in threads:
         thread.join()
     assert events == ["start", "first ends", "second works", "stop"]
+
+
+def test_a_second_interrupt_does_not_make_the_shutdown_wait(monkeypatch):
+    """Ray Data was shutting down, and no longer stopped the thread that fetches metadata."""
+    fetcher = metadata_fetcher.ThreadedMetadataFetcher()
+    fetcher.start()
+    monkeypatch.setattr(ray_cluster, "_is_ours", True)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    started = time.monotonic()
+    ray_cluster._shut_down()
+    assert time.monotonic() - started < 5
+    assert not fetcher._thread.is_alive()
 
 
 def test_a_ray_that_does_not_start_is_a_message(monkeypatch):
