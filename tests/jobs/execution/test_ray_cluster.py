@@ -9,6 +9,7 @@ from pipemill.jobs.config.job import ActorsSection
 from pipemill.jobs.execution import ray_cluster
 from pipemill.jobs.execution.pool_size import choose_pool_size
 from pipemill.jobs.execution.ray_cluster import _start, ray_session, ray_until_end
+from pipemill.jobs.execution.ray_start import explain_no_ray
 from ray._private.node import Node
 from ray.data._internal.execution import metadata_fetcher
 
@@ -226,3 +227,10 @@ def test_a_ray_that_is_not_joined_is_named(monkeypatch, error, expected, message
         with pytest.raises(expected, match=message.replace("HERE", here)) as raised:
             _start("auto")
     assert type(raised.value) is expected
+
+
+def test_a_ray_that_is_looked_for_and_not_found_is_no_matter_of_tokens():
+    raised = ConnectionError("Could not find any running Ray instance. Please specify the one")
+    error = explain_no_ray(raised, "auto")
+    assert type(error) is ConfigError
+    assert str(error).startswith("no Ray runs on this machine (RAY_ADDRESS=auto): start one")
