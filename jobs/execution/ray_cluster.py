@@ -124,8 +124,8 @@ def _belongs_to_ray_data(thread: threading.Thread) -> bool:
 def _stop_fetching(thread: threading.Thread) -> None:
     """Stop a thread that waits for work: a second interrupt keeps Ray Data from doing so."""
     fetcher = getattr(getattr(thread, "_target", None), "__self__", None)
-    if hasattr(fetcher, "stop"):
-        fetcher.stop()
+    if stop := getattr(fetcher, "stop", None):
+        stop()
 
 
 def _start(cluster: str) -> None:
