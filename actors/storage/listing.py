@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -184,6 +185,13 @@ def _is_missing(filesystem: Any, path: str) -> bool:
         return False
 
 
+def _check_permission(filesystem: Any, path: str) -> None:
+    """Raise PermissionError for a path in a local folder that may not be entered."""
+    if isinstance(filesystem, LocalFileSystem):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.stat(path)
+
+
 def _explain_nothing(filesystem: Any, path: str, walk: _Walk) -> str:
     """Return why there is no file, by the first folder of a path that does not exist."""
     folder, is_pattern = walk.top, walk.top != path
@@ -194,6 +202,7 @@ def _explain_nothing(filesystem: Any, path: str, walk: _Walk) -> str:
     ends = [match.start() for match in re.finditer("/", folder)][folder.startswith("/") :]
     for end in (*ends, len(folder)):
         if folder[:end] and _is_missing(filesystem, folder[:end]):
+            _check_permission(filesystem, folder[:end])
             scheme = _ONE_SLASH.search(folder)
             hint = f" (a URL begins with {scheme[1]}://)" if scheme else ""
             return f"found no file: {make_url(filesystem, folder[:end])} does not exist{hint}"

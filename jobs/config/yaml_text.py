@@ -31,7 +31,10 @@ def read_mapping(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ConfigError(f"can't read the config {str(path)!r}: {error}") from None
     data = parse_yaml(text, f"{path} is not YAML")
     if not isinstance(data, dict):
-        raise ConfigError(f"{path} must hold keys such as task, model, input and output")
+        raise ConfigError(
+            f"{path} is not a config: it must be YAML with keys such as task:, model:, input: and "
+            "output:"
+        )
     return data
 
 

@@ -103,6 +103,7 @@ def _shut_down() -> None:
     until = time.monotonic() + _THREADS_S
     for thread in threading.enumerate():
         if _belongs_to_ray_data(thread):
+            _stop_fetching(thread)
             thread.join(max(until - time.monotonic(), 0))
     gc.collect()
     enabled = gc.isenabled()
@@ -118,6 +119,13 @@ def _shut_down() -> None:
 def _belongs_to_ray_data(thread: threading.Thread) -> bool:
     work = getattr(thread, "_target", None) or type(thread)
     return (getattr(work, "__module__", None) or "").startswith("ray.data.")
+
+
+def _stop_fetching(thread: threading.Thread) -> None:
+    """Stop a thread that waits for work: a second interrupt keeps Ray Data from doing so."""
+    fetcher = getattr(getattr(thread, "_target", None), "__self__", None)
+    if stop := getattr(fetcher, "stop", None):
+        stop()
 
 
 def _start(cluster: str) -> None:

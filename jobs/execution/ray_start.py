@@ -53,6 +53,10 @@ def explain_no_ray(error: Exception, joins: str) -> Exception:
             f"{where} could not be joined ({' '.join(text.split())}): use the same versions as "
             f"there, {local}"
         )
+    if text.startswith("Could not find any running Ray"):
+        return ConfigError(
+            f"no Ray runs on this machine (RAY_ADDRESS={joins}): start one, or unset RAY_ADDRESS"
+        )
     # Something listens there, and Ray gives up after some seconds, mostly for lack of the token.
     if isinstance(error, ConnectionError) or type(error).__name__ == "AuthenticationError":
         return ConfigError(

@@ -54,6 +54,16 @@ def test_an_output_that_can_not_be_written(wanted, tmp_path, forbid):
     assert "Permission denied" in said
 
 
+def test_a_file_in_a_folder_that_can_not_be_entered(wanted, tmp_path, forbid):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "in.parquet").rename(tmp_path / "theirs/in.parquet")
+    wanted["input"] = str(tmp_path / "theirs/in.parquet")
+    forbid(tmp_path / "theirs", 0)
+    status, said = run(wanted, tmp_path)
+    assert status == 2
+    assert f"can't list the input {tmp_path}/theirs/in.parquet: PermissionError" in said
+
+
 def test_an_input_that_can_not_be_read(wanted, tmp_path, forbid):
     forbid(tmp_path / "in.parquet", 0)
     status, said = run(wanted, tmp_path)

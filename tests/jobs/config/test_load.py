@@ -194,7 +194,7 @@ def test_a_missing_section_and_a_file_that_is_no_config(tmp_path):
         job(config=tmp_path / "data.parquet")
     file = tmp_path / "job.yaml"
     file.write_text("- a\n- b\n")
-    with pytest.raises(ConfigError, match="must hold keys"):
+    with pytest.raises(ConfigError, match="is not a config"):
         job(config=file)
     with pytest.raises(ConfigError, match="not of the form NAME=VALUE"):
         job(["output.rows_per_part"])
@@ -213,8 +213,9 @@ def test_secrets_are_neither_shown_nor_stored():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "must hold keys such as task"),
-        ("- a", "must hold keys such as task"),
+        ("", "must be YAML with keys such as task:"),
+        ("- a", "must be YAML with keys such as task:"),
+        ('task = "ner"\nmodel = "m"\n', "must be YAML with keys such as task:"),
         ("task: [", "line 1, column 8"),
         (
             "task: ner\ntask: text-classification\n",

@@ -9,7 +9,9 @@ from pipemill.jobs.config.job import ActorsSection
 from pipemill.jobs.execution import ray_cluster
 from pipemill.jobs.execution.pool_size import choose_pool_size
 from pipemill.jobs.execution.ray_cluster import _start, ray_session, ray_until_end
+from pipemill.jobs.execution.ray_start import explain_no_ray
 from ray._private.node import Node
+from ray.data._internal.execution import metadata_fetcher
 
 from pipemill.errors import ConfigError, RunError
 from tests.support.listening import GRPC, listen
@@ -69,6 +71,18 @@ def test_threads_share_a_ray_that_the_last_of_them_shuts_down(monkeypatch):
     for thread in threads:
         thread.join()
     assert events == ["start", "first ends", "second works", "stop"]
+
+
+def test_a_second_interrupt_does_not_make_the_shutdown_wait(monkeypatch):
+    """Ray Data was shutting down, and no longer stopped the thread that fetches metadata."""
+    fetcher = metadata_fetcher.ThreadedMetadataFetcher()
+    fetcher.start()
+    monkeypatch.setattr(ray_cluster, "_is_ours", True)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    started = time.monotonic()
+    ray_cluster._shut_down()
+    assert time.monotonic() - started < 5
+    assert not fetcher._thread.is_alive()
 
 
 def test_a_ray_that_does_not_start_is_a_message(monkeypatch):
@@ -213,3 +227,10 @@ def test_a_ray_that_is_not_joined_is_named(monkeypatch, error, expected, message
         with pytest.raises(expected, match=message.replace("HERE", here)) as raised:
             _start("auto")
     assert type(raised.value) is expected
+
+
+def test_a_ray_that_is_looked_for_and_not_found_is_no_matter_of_tokens():
+    raised = ConnectionError("Could not find any running Ray instance. Please specify the one")
+    error = explain_no_ray(raised, "auto")
+    assert type(error) is ConfigError
+    assert str(error).startswith("no Ray runs on this machine (RAY_ADDRESS=auto): start one")
