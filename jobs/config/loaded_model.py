@@ -18,7 +18,9 @@ _AS_A_MAPPING = "give model={'model': model, 'tokenizer': tokenizer}, or a pipel
 # The methods of a pipeline.
 _STAGES = ("preprocess", "_forward", "forward", "postprocess")
 # Libraries whose hooks and functions in a model come back with its files, or change no answer.
-_LIBRARIES = ("transformers", "accelerate", "torch", "timm", "kernels", "bitsandbytes")
+_LIBRARIES = {
+    "transformers", "accelerate", "torch", "timm", "kernels", "bitsandbytes", "functools",
+}  # fmt: skip
 # What a pipeline is made of beside its model, as transformers names it. A processor comes last: it
 # saves parts of the others, too.
 _PARTS = ("tokenizer", "feature_extractor", "image_processor", "video_processor", "processor")
@@ -185,8 +187,9 @@ def _check_model(model: Any) -> None:
             "not bring back: give the model as it was before"
         )
     for name, part in model.named_modules():
-        given = [vars(part).get("forward"), *part._forward_hooks.values()]
-        if any(map(_is_own_function, [*given, *part._forward_pre_hooks.values()])):
+        given = [vars(part).get(name) for name in ("forward", "_hf_hook")]  # accelerate's
+        hooks = [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]
+        if any(map(_is_own_function, [*given, *hooks])):
             raise ConfigError(
                 f"{name or 'the model'} in the loaded {cls.__name__} has a hook, or was given a "
                 "forward, which its files would not bring back: remove it, or do the same in a "
@@ -200,10 +203,16 @@ def _check_model(model: Any) -> None:
 
 
 def _is_own_function(function: Any) -> bool:
-    """Tell whether a function in a model, if it is one, is neither transformers' nor torch's."""
-    function = getattr(function, "func", function)  # of a partial
-    module = getattr(function, "__module__", None) or type(function).__module__
-    return function is not None and module.partition(".")[0] not in _LIBRARIES
+    """Tell whether a function in a model, if it is one, is neither transformers' nor torch's.
+
+    A function that wraps another one takes over its `__module__`, but not its globals.
+    """
+    if function is None:
+        return False
+    names = getattr(function, "__globals__", {})
+    module = names.get("__name__") or type(function).__module__
+    inner = (getattr(function, name, None) for name in ("func", "__wrapped__"))
+    return module.partition(".")[0] not in _LIBRARIES or any(map(_is_own_function, inner))
 
 
 def _read_parameters(pipeline: Any, task: str | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import shutil
 
@@ -219,13 +220,27 @@ def test_what_was_given_to_an_object_alone_is_refused(models, job):
     hook = pipeline.model.classifier.register_forward_hook(lambda model, given, out: out * 2)
     assert refused(pipeline).startswith("classifier in the loaded BertForSequenceClassification")
     hook.remove()
-    pipeline.model.forward = lambda *given, **named: usual(*given, **named)
-    assert refused(pipeline).startswith("the model in the loaded BertForSequenceClassification")
+    for wrap in (functools.wraps(usual), torch.no_grad()):
+        pipeline.model.forward = wrap(lambda *given, **named: usual(*given, **named))
+        assert refused(pipeline).startswith("the model in the loaded BertForSequenceClassification")
     del pipeline.model.forward
     pipeline.postprocess = lambda out, **named: [{"label": "x", "score": 1.0}]
     assert "was given another postprocess than its class has" in refused(pipeline)
     del pipeline.postprocess
     pipemill.preview(**job, model=pipeline)
+
+
+def test_what_torch_or_accelerate_put_around_a_forward_is_no_change(models, job):
+    pipeline = make(models)
+    usual = pipeline.model.forward
+    placed = functools.partial(torch.nn.Module.__call__, pipeline.model)
+    for forward in (
+        torch.compile(usual),
+        torch.no_grad()(usual),
+        functools.update_wrapper(placed, usual),  # as accelerate does
+    ):
+        pipeline.model.forward = forward
+        pipemill.preview(**job, model=pipeline)
 
 
 def test_what_is_no_mapping_of_loaded_parts_is_one_line(models, job):
