@@ -113,7 +113,7 @@ class CsvSource(FileSource):
         text = self._read_text(split, schema)
         if text is None:
             return Batch(schema.empty_table())
-        records = list(find_records(io.BytesIO(text.data), dialect))
+        records = list(find_records(io.BytesIO(text.data), dialect, len(text.names)))
         torn = records.pop() if records and not records[-1].closed else None
         closed = text.data[: torn.start] if torn else text.data
         rows, failed = parse_columns(
@@ -232,7 +232,8 @@ class CsvSource(FileSource):
             raise BadFile(file.path)
         with self._open_named(file) as (stream, header):
             if header is not None:
-                yield from find_record_offsets(stream, self._find_dialect(file.path), header.stop)
+                dialect, width = self._find_dialect(file.path), len(header.fields)
+                yield from find_record_offsets(stream, dialect, width, header.stop)
 
     def _infer_types(self, file: InputFile) -> dict[str, pa.DataType] | BadFile:
         """Infer the types of the columns that the task reads by the first rows."""
@@ -242,13 +243,14 @@ class CsvSource(FileSource):
                 data = stream.read(_INFERRED_BYTES)
         except BadFile as error:
             return error
-        dialect = self._find_dialect(file.path)
-        records = list(islice(find_records(io.BytesIO(data), dialect), SAMPLED_ROWS))
+        dialect, names = self._find_dialect(file.path), parse_column_names(header)
+        found = find_records(io.BytesIO(data), dialect, len(names))
+        records = list(islice(found, SAMPLED_ROWS))
         if records and (len(data) == _INFERRED_BYTES or not records[-1].closed):
             records.pop()  # it may be cut off
         data = data[: records[-1].stop if records else 0]
         kinds = dict(self.reading.kinds)
-        return infer_types(data, parse_column_names(header), dialect, records, kinds)
+        return infer_types(data, names, dialect, records, kinds)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def find_header(stream: IO[bytes], dialect: Dialect) -> Record | None:
     rest = first.removeprefix(codecs.BOM_UTF8)
     # Not iterated over, which would read ahead.
     lines = chain([rest] if rest else [], iter(stream.readline, b""))
-    return next(find_records(lines, dialect, len(first) - len(rest)), None)
+    return next(find_records(lines, dialect, start=len(first) - len(rest)), None)
 
 
 def is_not_header(header: Record) -> bool:

@@ -30,6 +30,15 @@ class Dialect:
     delimiter: str = ","
     quotes: bool = True
 
+    def make_reader(self, lines: Iterable[str], strict: bool = False) -> Iterator[list[str]]:
+        """Return a reader of records. strict: it refuses letters after a closing quote."""
+        return csv.reader(
+            lines,
+            delimiter=self.delimiter,
+            quoting=csv.QUOTE_MINIMAL if self.quotes else csv.QUOTE_NONE,
+            strict=strict,
+        )
+
 
 @dataclass(frozen=True)
 class Record:
@@ -52,86 +61,76 @@ class Record:
     ahead: bool = False
 
 
-def find_records(lines: Iterable[bytes], dialect: Dialect, start: int = 0) -> Iterator[Record]:
+def find_records(
+    lines: Iterable[bytes], dialect: Dialect, width: int | None = None, start: int = 0
+) -> Iterator[Record]:
     """Yield the records in some lines. Blank lines are left out.
 
     A record with a bare carriage return outside of quotes is broken, and so is one whose quote
     does not close, or only inside another record: those after it would be a part of its field.
 
+    width: how many fields the header has; None for the header itself.
     start: the first byte of the first line.
     """
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_FIELD))
     feed = _Feed(lines, start)
-
-    def make_reader(strict: bool = False, lines: Iterable[str] = feed) -> Iterator[list[str]]:
-        return csv.reader(
-            lines,
-            delimiter=dialect.delimiter,
-            quoting=csv.QUOTE_MINIMAL if dialect.quotes else csv.QUOTE_NONE,
-            strict=strict,
-        )
-
-    def swallows(fields: list[str]) -> bool:
-        """Tell whether lines that each are a record are one by a quote that is not meant so."""
-        lines, divider = feed.taken, dialect.delimiter.encode("latin-1")
-        count = lines[0].count(divider)
-        if len(lines) == 1 or not count:
-            return False
-        if any(line.count(divider) != count for line in lines if line not in _BLANK):
-            return False
-        if feed.ended:
-            return True
-        try:
-            next(make_reader(True, (line.decode("latin-1") for line in lines)))
-        except csv.Error:  # something follows the closing quote
-            return len(fields) == count + 1
-        return False
-
-    reader = make_reader()
+    reader = dialect.make_reader(feed)
     while True:
-        first = feed.position
+        first, reason = feed.position, ""
         feed.taken.clear()
         try:
             fields = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            reason = _BARE_RETURN if str(error).startswith(_NEW_LINE) else str(error)
-            yield Record(first, feed.position, [], True, reason, feed.lines_read, feed.is_ahead)
-            reader = make_reader()  # the old one is inside that line
-            continue
-        reason = ""
-        if feed.position > first and swallows(fields):
-            feed.give_back(feed.taken[1:])
-            fields, reason = [], _STRAY_QUOTE
-        elif feed.ended:
-            # The added line is a separate record, unless the file ended in quotes.
-            if feed.position > first:
-                yield Record(first, feed.position, fields, closed=False, lines=feed.lines_read)
-            return
+            fields, reason = [], _BARE_RETURN if str(error).startswith(_NEW_LINE) else str(error)
+            reader = dialect.make_reader(feed)  # the old one is inside that line
+        else:
+            if feed.ended and not feed.taken:
+                return  # the added line is a record
+            if _are_records(feed.taken, fields, dialect, width):
+                feed.give_back(feed.taken[1:])
+                fields, reason = [], _STRAY_QUOTE
         if fields or reason:
-            stop = feed.position
-            yield Record(first, stop, fields, True, reason, feed.lines_read, feed.is_ahead)
+            closed = bool(reason) or not feed.ended
+            at = feed.position
+            yield Record(first, at, fields, closed, reason, feed.lines_read, feed.is_ahead)
+
+
+def _are_records(
+    lines: Sequence[bytes], fields: list[str], dialect: Dialect, width: int | None
+) -> bool:
+    """Tell whether lines that were parsed as one record are one each, but for a stray quote."""
+    divider = dialect.delimiter.encode()
+    width = width or lines[0].count(divider) + 1
+    if len(lines) == 1 or width == 1:
+        return False
+    if any(line.count(divider) != width - 1 for line in lines if line not in _BLANK):
+        return False
+    try:
+        next(dialect.make_reader((line.decode("latin-1") for line in lines), strict=True))
+    except csv.Error:  # something follows the closing quote, or there is none
+        return True
+    return len(fields) != width
 
 
 def find_record_offsets(
-    lines: Iterable[bytes], dialect: Dialect, start: int = 0
+    lines: Iterable[bytes], dialect: Dialect, width: int | None = None, start: int = 0
 ) -> Iterator[tuple[int, int]]:
     """Yield where the records of `find_records` start and stop; most lines need no parsing."""
     left = _Ahead(lines)
     # It gets lines with quotes, and those that belong to the same record.
-    records, parsed, position = find_records(left, dialect), 0, start
+    records, parsed, position = find_records(left, dialect, width), 0, start
     for line in left.lines:
         stop = position + len(line)
         if b'"' in line or (b"\r" in line and line[line.find(b"\r") :] != b"\r\n"):
             left.line = line
-            record = next(records, None)
-            while record is not None and record.ahead:
+            for record in records:
                 yield position + record.start - parsed, position + record.stop - parsed
-                record = next(records, None)
-            if record is None:
+                if not record.ahead:
+                    break
+            else:
                 return
-            yield position + record.start - parsed, position + record.stop - parsed
             stop, parsed = position + record.stop - parsed, record.stop
         elif line not in _BLANK:
             yield position, stop

@@ -26,10 +26,9 @@ PIECES = st.sampled_from(["a", ",", '"', '""', "\n", "\r\n", "\r", " ", "\0", "\
 @example(['"', "a", ",", "\n", "a", '"', " ", ",", "\n", "b", ",", "\n"])
 def test_they_are_those_that_parsing_finds(pieces):
     data = "".join(pieces).encode("latin-1")
-    for dialect in (Dialect(), Dialect(quotes=False)):
-        found = find_records(io.BytesIO(data), dialect, 7)
-        parsed = [(record.start, record.stop) for record in found]
-        assert list(find_record_offsets(io.BytesIO(data), dialect, 7)) == parsed
+    for how in ((Dialect(), None, 7), (Dialect(), 2, 7), (Dialect(quotes=False), None, 7)):
+        parsed = [(record.start, record.stop) for record in find_records(io.BytesIO(data), *how)]
+        assert list(find_record_offsets(io.BytesIO(data), *how)) == parsed
 
 
 # As Common Voice and GLUE have them: the second row's quote would close in the fifth.
@@ -72,6 +71,16 @@ def test_a_quote_that_closes_inside_another_row_swallows_none(spoken, rows_per_p
     assert f"(line {4 if start else 3} of " in failure.message
 
 
+@pytest.mark.parametrize("closing", ['6\tMice.\tThe "mill" there.\n', '6\tMice.\tHe left."\n'])
+def test_a_quote_that_closes_in_another_column_swallows_no_rows(spoken, closing):
+    lines = ["id\ta\tb\n", '4\t"Go, he said.\tHe said go.\n', "5\tWho?\tMice.\n", closing]
+    spoken.write_text("".join(lines))
+    (batch,) = read(plan(spoken))
+    got = [list(row.values()) for row in batch.rows.to_pylist()]
+    assert got == [[None] * 3, *(line.rstrip("\n").split("\t") for line in lines[2:])]
+    assert list(batch.failures) == [0]
+
+
 def test_a_quote_that_never_closes_swallows_no_rows_of_as_many_fields(spoken):
     spoken.write_text("\n".join(spoken.read_text().split("\n")[:4]) + "\n\n")
     (batch,) = read(plan(spoken))
@@ -80,7 +89,7 @@ def test_a_quote_that_never_closes_swallows_no_rows_of_as_many_fields(spoken):
 
 
 def test_lines_in_quotes_with_other_letters_after_them_are_read_as_before(tmp_path):
-    text = 'id,text\n1,"a\nb" c\n2,"d, e\nf ""g"" h"\n3,"i\nj, k"\n'
+    text = 'id,text\n1,"a\nb" c\n2,"d, e\nf ""g"" h"\n3,"i\nj, k"\n4,"l, m,\nn, o, p" q\n'
     (tmp_path / "a.csv").write_text(text)
     expected = list(csv.reader(io.StringIO(text)))[1:]
     (batch,) = read(plan(tmp_path / "a.csv"))
