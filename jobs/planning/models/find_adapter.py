@@ -19,6 +19,7 @@ from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.errors import ConfigError
 
 from ...execution.progress import waiting
+from .find_on_hub import explain_hub_error, find_config
 
 
 class Adapter(NamedTuple):
@@ -61,14 +62,13 @@ def find_adapter(name: str, revision: str | None = None) -> Adapter:
         return check_adapter(name, Adapter(ModelFiles(str(folder.resolve())), folder))
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ConfigError(f"no adapter at {name} (model.adapter): there is no such folder")
+    find_config(
+        f"adapter {name!r} (model.adapter)", name, revision, {ADAPTER_CONFIG: "a PEFT adapter"}
+    )
     try:
         folder = ModelFiles(name, revision).download()
     except Exception as error:  # of huggingface_hub, of many classes
-        reason = (str(error).strip().splitlines() or [""])[0]
-        raise ConfigError(
-            f"no adapter {name!r} (model.adapter): there is no such folder, and the Hub says: "
-            f"{type(error).__name__}: {reason}"
-        ) from None
+        raise explain_hub_error(error, name) from None
     # …/snapshots/COMMIT, which another machine does not have.
     return check_adapter(name, Adapter(ModelFiles(name, folder.name), folder))
 

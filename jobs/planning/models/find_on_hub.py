@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,20 @@ if TYPE_CHECKING:
 def find_on_hub(model: ModelSection) -> Path:
     """Return where the configuration of a model, or of an adapter alone, is in the Hub's cache.
 
+    Raises the errors of `find_config`.
+    """
+    names = {"config.json": "a transformers model", ADAPTER_CONFIG: "a PEFT adapter"}
+    return find_config(f"model {model.path!r}", str(model.path), model.revision, names)
+
+
+def find_config(what: str, path: str, revision: str | None, names: Mapping[str, str]) -> Path:
+    """Return where the first file of a repository that has one of these names is in the cache.
+
+    Args:
+        what: what is missing without one, for a message.
+        path: the name of the repository on the Hub.
+        names: what each file is the configuration of; the likeliest one comes first.
+
     Raises:
         ConfigError: it is neither there nor on the Hub.
         RunError: the Hub answers with an error.
@@ -42,34 +57,36 @@ def find_on_hub(model: ModelSection) -> Path:
     try:
         download = partial(
             hf_hub_download,
-            model.path,
-            revision=model.revision,
+            path,
+            revision=revision,
             local_files_only=not reachable,  # else the library tries for half a minute
         )
+        first, *others = names
         try:
-            return Path(download("config.json"))
+            return Path(download(first))
         except EntryNotFoundError as error:
             if is_busy(find_status(error)):
                 raise
-            with suppress(EntryNotFoundError):
-                return Path(download(ADAPTER_CONFIG))
+            for other in others:
+                with suppress(EntryNotFoundError):
+                    return Path(download(other))
             raise
     except RevisionNotFoundError:
-        reason = f"the Hub's model has no revision {model.revision!r} (model.revision)"
+        reason = f"the Hub's model has no revision {revision!r} (model.revision)"
     except RemoteEntryNotFoundError:
-        reason = "the Hub's repository has no config.json: it is not a transformers model"
+        reason = f"the Hub's repository has no {first}: it is not {names[first]}"
     except RepositoryNotFoundError as error:
-        reason = _explain_refusal(error, str(model.path))
+        reason = _explain_refusal(error, path)
     except HFValidationError as error:
         reason = f"it is not a name on the Hub ({error})"
     except (OSError, ValueError) as error:
         if is_busy(find_status(error)):
-            raise explain_hub_error(error, str(model.path)) from None
+            raise explain_hub_error(error, path) from None
         reason = "HF_HUB_OFFLINE is set" if offline else f"{constants.ENDPOINT} can't be reached"
         if reachable:
             reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
     raise ConfigError(
-        f"no model {model.path!r}: there is no such folder in {os.getcwd()}, it is not in the "
+        f"no {what}: there is no such folder in {os.getcwd()}, it is not in the "
         f"cache ({constants.HF_HUB_CACHE}), and {reason}"
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 
 import pyarrow as pa
@@ -10,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
+from huggingface_hub.errors import RepositoryNotFoundError
 from pipemill.actors.storage.remote_folder import find_cache_folder
 
 import pipemill
-from tests.support import tiny
+from tests.support import hub_errors, tiny
 
 TEXTS = tiny.texts(8, seed=9, longest=20)
 
@@ -129,6 +131,14 @@ def broken(tmp_path):
     config = {"base_model_name_or_path": "/no/base", "peft_type": "LORA"}
     (folder / "adapter_config.json").write_text(json.dumps(config))
     return folder
+
+
+def test_of_an_adapter_on_the_hub_it_is_said_why_there_is_none(models, refused, monkeypatch):
+    model = {"path": models["text-classification"], "adapter": "org/none"}
+    missing = r"no adapter 'org/none' \(model.adapter\): there is no such folder in .*, and "
+    assert re.match(f"{missing}HF_HUB_OFFLINE is set$", refused(model))
+    hub_errors.answer(monkeypatch, 404, RepositoryNotFoundError)
+    assert re.match(f"{missing}the Hub has no model of that name", refused(model))
 
 
 def test_what_is_wrong_with_an_adapter_is_named(models, broken, refused, monkeypatch):
