@@ -136,7 +136,10 @@ def open_source(
     keys = ["input.delimiter"] * (reading.delimiter is not None)
     keys += ["input.quotes"] * (not reading.quotes)
     if keys and format != "csv":
-        raise ConfigError(f"{keys[0]} applies to CSV; the input is {format}: remove {keys[0]}")
+        remedy = "set input.format to csv, or " if format == "text" else ""
+        raise ConfigError(
+            f"{keys[0]} applies to CSV; the input is {format}: {remedy}remove {keys[0]}"
+        )
     read = schema and pa.schema([f for f in schema if not is_partition_field(f)])
     opened: Source
     if reading.types and source.values == "typed":

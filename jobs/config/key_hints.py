@@ -36,6 +36,8 @@ IN_A_JOB = {
     "overwrite": "name another output, or remove this one",
     "resume": "the same job again finishes its output; leave it out",
     "where": "it stands in an entry of tasks",
+    **dict.fromkeys(("sep", "separator"), "set input.delimiter"),
+    **dict.fromkeys(("quoting", "quotechar"), "set input.quotes: false if quotes are letters"),
     **{
         name: _PART.format(name=name)
         for name in ("tokenizer", "feature_extractor", "image_processor", "processor")

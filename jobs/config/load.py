@@ -190,8 +190,11 @@ def make_job(data: Mapping[str, Any], where: str) -> Job:
 
 def _merge_section(old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """Merge two sections: columns are added, any other value replaces the old one."""
-    columns = {**(old.get("columns") or {}), **(new.get("columns") or {})}
-    return {**old, **new, **({"columns": columns} if columns else {})}
+    columns = [section.get("columns") or {} for section in (old, new)]
+    if not all(isinstance(one, Mapping) for one in columns):  # which is told later
+        return {**old, **new}
+    both = {**columns[0], **columns[1]}
+    return {**old, **new, **({"columns": both} if both else {})}
 
 
 def map_texts(value: Any, change: Callable[[str], str]) -> Any:

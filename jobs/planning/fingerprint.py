@@ -162,7 +162,7 @@ def check_fingerprint(record: JobRecord, new: Mapping[str, Any], job: Job, outpu
         output: the output's path.
     """
     old = record.decides
-    defaults = {name: repr(value) for name, value in FIELD_DEFAULTS.items()}
+    defaults = {n: repr(value) for n, value in {**FIELD_DEFAULTS, "input.quotes": True}.items()}
     then = {**defaults, **_describe_fields(old, record.job)}
     now = {**defaults, **_describe_fields(new, job.model_dump())}
     changed = [

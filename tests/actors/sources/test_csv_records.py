@@ -110,3 +110,5 @@ def test_quotes_may_be_letters(spoken, rows_per_part):
 def test_only_csv_has_quotes():
     with pytest.raises(ConfigError, match=r"input\.quotes applies to CSV; the input is jsonl"):
         open_source("jsonl", {}, reading=Reading(quotes=False))
+    with pytest.raises(ConfigError, match=r"is text: set input\.format to csv, or remove input\.d"):
+        open_source("text", {}, reading=Reading(delimiter=";"))

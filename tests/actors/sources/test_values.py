@@ -538,7 +538,7 @@ def test_how_csv_is_divided_is_checked(run):
         with pytest.raises(ConfigError, match=f"input.{key} applies to CSV; the input is jsonl"):
             run("a.jsonl", '{"text": "a"}\n', {key: value})
     run("b.csv", 'text,n\n"a,1\n', {"quotes": False})
-    with pytest.raises(ConfigError, match=r"another job: input\.quotes"):
+    with pytest.raises(ConfigError, match=r"another job: input\.quotes \(False then, True now\)"):
         run("b.csv", None)
 
 

@@ -93,6 +93,7 @@ def test_a_yaml_file_takes_values_from_the_environment(tmp_path, monkeypatch):
             {"model": {"path": "m", "pipeline_class": "a:B"}},
             "model.pipeline_class' .*; did you mean 'pipeline_class'?",
         ),
+        ({"input": {"path": "i", "sep": ";"}}, "'input.sep' in the job; set input.delimiter$"),
         ({"tasks": 5, "zzz": 1}, "'tasks' in the job: must be a list"),
         (
             {"batch_size": 8},
@@ -176,11 +177,12 @@ def test_columns_from_the_command_are_added_to_those_of_the_config():
     [
         ({"parameters": [1]}, {"parameters": {"top_k": 1}}, []),
         ({"input": 5}, {"input": "x"}, []),
+        ({}, {"input": {"path": "i", "columns": ["text"]}}, []),
         ({"input": {"path": "i", "limit": 3}}, {}, ["input.limit.x=3"]),
     ],
 )
 def test_a_section_that_is_none_is_a_message(config, more, settings):
-    with pytest.raises(ConfigError, match="must hold keys, not"):
+    with pytest.raises(ConfigError, match=r"must hold keys(, not| \(it is)"):
         job(settings, config={**GOOD, **config}, **more)
 
 
