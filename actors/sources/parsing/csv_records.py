@@ -16,7 +16,7 @@ _BARE_RETURN = (
     "quotes, or end the lines with LF, as `tr '\\r' '\\n'` does"
 )
 QUOTES_AS_LETTERS = "if quotes are letters like others in this file, set input.quotes to false"
-_STRAY_QUOTE = f"a quote opens in this row, and does not close before another: {QUOTES_AS_LETTERS}"
+_STRAY_QUOTE = f"a quote opens in this row, and does not close in it: {QUOTES_AS_LETTERS}"
 
 
 @dataclass(frozen=True)
