@@ -92,9 +92,8 @@ def find_records(
                 feed.give_back(feed.taken[1:])
                 fields, reason = [], _STRAY_QUOTE
         if fields or reason:
-            closed = bool(reason) or not feed.ended
-            at = feed.position
-            yield Record(first, at, fields, closed, reason, feed.lines_read, feed.is_ahead)
+            stop, lines_read = feed.position, feed.lines_read
+            yield Record(first, stop, fields, not feed.ended, reason, lines_read, feed.is_ahead)
 
 
 def _are_records(

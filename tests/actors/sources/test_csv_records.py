@@ -88,8 +88,14 @@ def test_a_quote_that_never_closes_swallows_no_rows_of_as_many_fields(spoken):
     assert list(batch.failures) == [1]
 
 
-def test_lines_in_quotes_with_other_letters_after_them_are_read_as_before(tmp_path):
-    text = 'id,text\n1,"a\nb" c\n2,"d, e\nf ""g"" h"\n3,"i\nj, k"\n4,"l, m,\nn, o, p" q\n'
+@pytest.mark.parametrize(
+    "text",
+    [
+        'id,text\n1,"a\nb" c\n2,"d, e\nf ""g"" h"\n3,"i\nj, k"\n4,"l, m\nn, o, p" q\n',
+        'text\n"a\nb" c\n',
+    ],
+)
+def test_lines_in_quotes_with_other_letters_after_them_are_read_as_before(tmp_path, text):
     (tmp_path / "a.csv").write_text(text)
     expected = list(csv.reader(io.StringIO(text)))[1:]
     (batch,) = read(plan(tmp_path / "a.csv"))
