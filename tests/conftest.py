@@ -53,8 +53,9 @@ BUILDERS = {
 
 def pytest_configure():
     """Give the tests' Rays a separate folder: a Ray that runs on this machine is not joined."""
-    # A shell's background commands ignore it, and so would all that the tests start.
+    # A shell's background commands ignore one, and nohup's the other: so would what tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.environ.pop("RAY_ADDRESS", None)
     # Short: it holds sockets, whose paths may have 107 bytes.
     os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray", dir="/tmp")
