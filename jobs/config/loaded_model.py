@@ -187,7 +187,7 @@ def _check_model(model: Any) -> None:
             "not bring back: give the model as it was before"
         )
     for name, part in model.named_modules():
-        given = [vars(part).get(name) for name in ("forward", "_hf_hook")]  # accelerate's
+        given = vars(part).get("forward"), vars(part).get("_hf_hook")  # the latter of accelerate
         hooks = [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]
         if any(map(_is_own_function, [*given, *hooks])):
             raise ConfigError(
