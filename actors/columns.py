@@ -89,6 +89,8 @@ def _is_messages(type: pa.DataType) -> bool:
     if not is_list(type):
         return _is_text(type)
     inner = type.value_type
+    if _is_text(inner):  # a JSON text each, as `datasets` stores messages of differing keys
+        return True
     return types.is_struct(inner) and {"role", "content"} <= {field.name for field in inner}
 
 

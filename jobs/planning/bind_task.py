@@ -17,7 +17,7 @@ from pipemill.pipelines.task_columns import (
 
 from pipemill.errors import ConfigError
 
-from .columns import check_conflicts, check_modes, note_columns
+from .columns import check_conflicts, check_features, note_columns
 from .resolve_task import ResolvedTask, select_parameters
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def bind_task(job: Job, task: ResolvedTask, schema: pa.Schema, keep: list[str]) 
     named = task.spec.name, inputs, job.input.columns, parameters, schema
     columns = resolve_columns(*named)
     check_one_of(task.spec, columns, parameters)
-    check_modes(columns, schema)
+    check_features(columns, schema)
     return BoundTask(
         job=job,
         task=task,

@@ -88,8 +88,10 @@ def check_conflicts(schema: pa.Schema, read: Iterable[str], keep: Iterable[str])
             raise ConfigError(f"{why}, or name the columns to keep without it (output.keep)")
 
 
-def check_modes(columns: Mapping[str, str], schema: pa.Schema) -> None:
-    """Raise ConfigError for images that `datasets` turns into another mode, such as grey.
+def check_features(columns: Mapping[str, str], schema: pa.Schema) -> None:
+    """Raise ConfigError for values that `datasets` makes something else of when they are read.
+
+    These are images turned into another mode, such as grey, and JSON texts inside of messages.
 
     columns: the input's column for each of the task's.
     """
@@ -104,3 +106,28 @@ def check_modes(columns: Mapping[str, str], schema: pa.Schema) -> None:
                 "images into that mode each time they are read: apply it once with dataset.map(…), "
                 f"or remove it with dataset.cast_column({name!r}, datasets.Image())"
             )
+    chat = columns.get("messages")
+    if chat is not None and _holds_json(features.get(chat), inside=False):
+        raise ConfigError(
+            f"column {chat!r} has the feature Json() of datasets inside of its messages, which "
+            "only datasets reads as values: make all of it JSON with dataset.map(lambda row: "
+            f"{{{chat!r}: row[{chat!r}]}}, features=datasets.Features({{**dataset.features, "
+            f"{chat!r}: datasets.Json()}}))"
+        )
+
+
+def _holds_json(feature: Any, inside: bool) -> bool:
+    """Tell whether a struct in a feature has values that are stored as JSON and read from it.
+
+    inside: whether the feature itself is in a struct.
+    """
+    if isinstance(feature, list):
+        return any(_holds_json(inner, inside) for inner in feature)
+    if not isinstance(feature, Mapping):
+        return False
+    kind = feature.get("_type")
+    if isinstance(kind, str):
+        if kind == "Json":
+            return inside and bool(feature.get("decode", True))
+        return _holds_json(feature.get("feature"), inside)
+    return any(_holds_json(inner, inside=True) for inner in feature.values())

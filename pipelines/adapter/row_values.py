@@ -152,8 +152,14 @@ def _find_sampling_rate(pipeline: Any) -> int:
 
 
 def read_messages(value: Any) -> list[dict[str, Any]]:
-    """Return a chat as a list of messages. Raise ValueError if the value is not a chat."""
-    chat = read_json(value) if isinstance(value, str) else leave_out_nulls(value)
+    """Return a chat as a list of messages. Raise ValueError if the value is not a chat.
+
+    value: a list of messages, or that as JSON, or each of its messages as JSON.
+    """
+    if isinstance(value, list) and any(isinstance(message, str) for message in value):
+        chat = [read_json(message) for message in value]
+    else:
+        chat = read_json(value) if isinstance(value, str) else leave_out_nulls(value)
     if not isinstance(chat, list) or not chat:
         raise ValueError("messages are a list of {role, content}, with at least one of them")
     for message in chat:

@@ -13,6 +13,7 @@ from pipemill.actors.storage.store import Store
 from pipemill.jobs.config.load import build_job
 from pipemill.jobs.output.ledger import Ledger
 from pipemill.jobs.output.stored_rows import with_stored_rows
+from pipemill.jobs.planning.columns import check_features
 
 import pipemill
 from tests.support import light, tiny
@@ -244,3 +245,20 @@ def test_pictures_of_a_stream_that_was_mapped_are_kept(tmp_path):
         None,
         b"\x89PNG",
     ]
+
+
+def test_json_inside_of_messages_is_refused_unless_all_of_them_are_json():
+    """Arguments of a call would be a text in the prompt, where datasets gives a dict."""
+    value, kept_as = datasets.Value("string"), datasets.Json()
+
+    def check(column, feature):
+        schema = datasets.Features({"messages": feature, "id": value}).arrow_schema
+        check_features({column: "messages"}, schema)
+
+    calls = datasets.List({"function": {"name": value, "arguments": kept_as}})
+    inside = datasets.List({"role": value, "content": value, "tool_calls": calls})
+    with pytest.raises(pipemill.ConfigError, match=r"column 'messages' has the feature Json\(\)"):
+        check("messages", inside)
+    check("inputs", inside)
+    for feature in (kept_as, datasets.List(kept_as), datasets.List({"role": value})):
+        check("messages", feature)

@@ -1,9 +1,12 @@
 """Values that a pipeline can't take: the dead letter names the column of the data."""
 
+import json
 from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
-from pipemill.pipelines.adapter.row_values import _find_sampling_rate
+from pipemill.actors.columns import matches
+from pipemill.pipelines.adapter.row_values import _find_sampling_rate, read_messages
 
 from tests.support.row_by_row import run
 
@@ -56,3 +59,18 @@ def test_sound_is_read_at_the_rate_that_a_processor_names_by_either_name():
         ({"processor": SimpleNamespace()}, 16_000),
     ):
         assert _find_sampling_rate(SimpleNamespace(**{"feature_extractor": None, **given})) == rate
+
+
+def test_a_chat_whose_messages_are_json_each_is_read_as_it_was_written():
+    """As `datasets` stores messages whose keys differ: a list of its feature Json."""
+    call = {"function": {"name": "f", "arguments": {"city": "Köln", "n": 1, "unit": None}}}
+    chat = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+    ]
+    assert matches("messages", pa.list_(pa.string()))
+    assert read_messages([json.dumps(message) for message in chat]) == chat
+    with pytest.raises(ValueError, match="'hello' is not JSON"):
+        read_messages(["hello"])
+    with pytest.raises(ValueError, match="a message is"):
+        read_messages([json.dumps(chat[0]), None])
