@@ -111,7 +111,10 @@ _KINDS: dict[str, tuple[Callable[[pa.DataType], bool], str]] = {
     "number": (is_number, "a number"),
     "words": (_is_words, "a list of words"),
     "boxes": (_is_boxes, "a list of boxes, each a list of numbers"),
-    "messages": (_is_messages, "a list of messages (structs of role and content), or that as JSON"),
+    "messages": (
+        _is_messages,
+        "a list of messages (structs of role and content), or that, or each of them, as JSON",
+    ),
     "table": (_is_table, "a table (a struct or list), or that as JSON"),
     "image": (_is_media, _MEDIA.format("an image")),
     "audio": (
