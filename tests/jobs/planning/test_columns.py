@@ -26,7 +26,7 @@ FITTING = {
     "number": [pa.int8(), pa.uint64(), pa.float16(), pa.float64()],
     "words": [pa.list_(TEXT), pa.large_list(pa.large_string())],
     "boxes": [pa.list_(pa.list_(pa.int64())), pa.list_(pa.list_(pa.float32(), 4))],
-    "messages": [TEXT, pa.list_(pa.struct({"role": TEXT, "content": TEXT}))],
+    "messages": [TEXT, pa.list_(TEXT), pa.list_(pa.struct({"role": TEXT, "content": TEXT}))],
     "table": [TEXT, pa.struct({"a": TEXT}), pa.list_(pa.struct({"a": TEXT}))],
     "image": [
         BYTES,
@@ -54,7 +54,7 @@ UNFIT = {
     "number": [TEXT, pa.bool_()],
     "words": [TEXT, pa.list_(pa.int64())],
     "boxes": [NUMBERS, TEXT],
-    "messages": [pa.list_(TEXT), pa.struct({"role": TEXT, "content": TEXT})],
+    "messages": [pa.list_(pa.int64()), pa.struct({"role": TEXT, "content": TEXT})],
     "table": [pa.int64()],
     "image": [pa.int64(), pa.struct({"a": TEXT}), pa.list_(BYTES)],
     "audio": [
