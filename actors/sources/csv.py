@@ -41,7 +41,7 @@ from .parsing.csv_headers import (
     parse_column_names,
 )
 from .parsing.csv_records import (
-    QUOTES_AS_LETTERS,
+    PLAIN_QUOTES,
     Dialect,
     Record,
     find_record_offsets,
@@ -128,7 +128,7 @@ class CsvSource(FileSource):
         if torn:
             failed[len(records)] = ValueError(
                 f"a quote that opens in the row at byte {text.start + torn.start} is never closed "
-                f"({text.where(torn)}): {QUOTES_AS_LETTERS}"
+                f"({text.where(torn)}): {PLAIN_QUOTES}"
             )
             rows = pa.concat_tables([rows, make_null_rows(schema, 1)])
         batch = Batch(rows.combine_chunks())

@@ -92,8 +92,8 @@ class InputSection(Section):
             default.
         delimiter: what stands between two fields of CSV; by default a tab in .tsv and .tab files,
             else a comma.
-        quotes: whether double quotes enclose fields of CSV; false where they are letters like
-            others, as in many TSV files.
+        quotes: whether double quotes enclose fields of CSV; false where they are plain characters,
+            as in many TSV files.
         media_roots: folders and URLs below which paths and URLs in media columns are read; by
             default the folders of the input's files.
         storage_options: options for fsspec; never stored or shown.

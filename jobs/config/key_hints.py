@@ -37,7 +37,7 @@ IN_A_JOB = {
     "resume": "the same job again finishes its output; leave it out",
     "where": "it stands in an entry of tasks",
     **dict.fromkeys(("sep", "separator"), "set input.delimiter"),
-    **dict.fromkeys(("quoting", "quotechar"), "set input.quotes: false if quotes are letters"),
+    **dict.fromkeys(("quoting", "quotechar"), "set input.quotes"),
     **{
         name: _PART.format(name=name)
         for name in ("tokenizer", "feature_extractor", "image_processor", "processor")

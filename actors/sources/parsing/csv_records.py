@@ -15,15 +15,15 @@ _BARE_RETURN = (
     "a carriage return (CR) stands outside of quotes and without a line feed: put the field into "
     "quotes, or end the lines with LF, as `tr '\\r' '\\n'` does"
 )
-QUOTES_AS_LETTERS = "if quotes are letters like others in this file, set input.quotes to false"
-_STRAY_QUOTE = f"a quote opens in this row, and does not close in it: {QUOTES_AS_LETTERS}"
+PLAIN_QUOTES = "if quotes are ordinary characters in this file, set input.quotes to false"
+_STRAY_QUOTE = f"a quote opens in this row, and does not close in it: {PLAIN_QUOTES}"
 
 
 @dataclass(frozen=True)
 class Dialect:
     """How a CSV file divides its fields.
 
-    delimiter: the letter between two fields.
+    delimiter: the character between two fields.
     quotes: whether double quotes enclose fields.
     """
 
@@ -31,7 +31,7 @@ class Dialect:
     quotes: bool = True
 
     def make_reader(self, lines: Iterable[str], strict: bool = False) -> Iterator[list[str]]:
-        """Return a reader of records. strict: it refuses letters after a closing quote."""
+        """Return a reader of records. strict: it refuses what follows a closing quote."""
         return csv.reader(
             lines,
             delimiter=self.delimiter,
